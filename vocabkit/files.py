@@ -1,0 +1,263 @@
+"""Files and folders: JSON with clear errors, checksums, fast copies, texts, folders that appear whole.
+
+Reads what it is given; writes only below the paths it is given. Standard library only.
+"""
+
+import bz2
+import contextlib
+import errno
+import gzip
+import hashlib
+import json
+import lzma
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from vocabkit.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows: copies are plain, and two runs on one OUT are not kept apart
+    fcntl = None  # type: ignore[assignment]
+
+COPY_BLOCK = 64 << 20  # bytes moved per system call: large enough that Python costs nothing
+FICLONE = 0x40049409  # ioctl_ficlone(2): share the blocks of a file on btrfs and xfs
+Progress = Callable[[int], object]  # told how many bytes were written since the last call
+OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds; UserError if it is missing, not UTF-8 or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; give a folder that holds a complete checkpoint") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); download the file again") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno} is not JSON: {error.msg}; download the file again") from None
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds; UserError as read_json, or if it holds something else."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds a {type(value).__name__}, expected an object; download the file again")
+    return value
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write value as UTF-8 JSON, characters as themselves."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_versioned(path: Path, *, format: str, version: int) -> dict[str, Any]:
+    """Return one of our own JSON files after checking its "format" and "version"; UserError otherwise."""
+    value = read_json_object(path)
+    found = (value.get("format"), value.get("version"))
+    if found != (format, version):
+        raise UserError(
+            f"{path} has format {found[0]!r} version {found[1]!r}, expected {format!r} version {version!r}; "
+            "make it again with this release"
+        )
+    return value
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def copy_range(
+    source: IO[bytes],
+    target: IO[bytes],
+    *,
+    offset: int,
+    count: int,
+    progress: Progress = lambda bytes_written: None,
+) -> None:
+    """Append count bytes at offset of one open file to another, inside the kernel where it can.
+
+    Both files must be unbuffered. Raises UserError where the source ends early, and what progress raises.
+    """
+    end = offset + count
+    in_kernel = hasattr(os, "copy_file_range")
+    while offset < end:
+        block = min(COPY_BLOCK, end - offset)
+        if in_kernel:
+            try:
+                copied = os.copy_file_range(source.fileno(), target.fileno(), block, offset)
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
+                in_kernel = False  # different file systems, or one without the call
+                continue
+        else:
+            source.seek(offset)
+            copied = target.write(source.read(block))
+        if copied == 0:
+            raise UserError(f"{source.name} ends {end - offset} bytes early; download the file again")
+        offset += copied
+        progress(copied)
+
+
+def copy_file(
+    source: Path,
+    target: Path,
+    *,
+    hardlink: bool = False,
+    progress: Progress = lambda bytes_written: None,
+) -> None:
+    """Copy a file the cheapest way that works: hard link if asked, shared blocks, in-kernel copy."""
+    if hardlink:
+        try:
+            os.link(source.resolve(), target)
+            progress(os.stat(target).st_size)
+            return
+        except OSError as error:
+            raise UserError(
+                f"{source} cannot be hard-linked to {target} ({error.strerror}); run again without --hardlink"
+            ) from None
+    with source.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
+        size = os.fstat(reader.fileno()).st_size
+        try:
+            if fcntl is None:
+                raise OSError
+            fcntl.ioctl(writer.fileno(), FICLONE, reader.fileno())
+            progress(size)
+        except OSError:
+            copy_range(reader, writer, offset=0, count=size, progress=progress)
+        os.fsync(writer.fileno())
+
+
+def fsync_path(path: Path) -> None:
+    """Make a file's bytes, or a folder's names, survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def new_directory(out: Path) -> Iterator[Path]:
+    """Give the folder OUT.part to write into; at the end make it durable and rename it to OUT.
+
+    OUT therefore never exists half-written. On any exception, Ctrl-C included, OUT.part is removed; after a
+    SIGKILL the next call removes it and says so. Raises UserError if OUT exists, its parent does not, or
+    another process is writing OUT.part now.
+    """
+    if out.exists() or out.is_symlink():
+        raise UserError(f"{out} already exists; choose another folder with -o, or remove it: rm -r {out}")
+    if not out.parent.is_dir():
+        raise UserError(f"{out.parent} is not a folder; make it first: mkdir -p {out.parent}")
+    part = out.with_name(out.name + ".part")
+    if part.exists():
+        os.close(_lock_directory(part))
+        print(f"removing {part}, left by a run that was interrupted", file=sys.stderr)
+        shutil.rmtree(part)
+    part.mkdir()
+    lock = _lock_directory(part)
+    try:
+        yield part
+        for path in part.rglob("*"):
+            fsync_path(path)
+        fsync_path(part)
+        part.rename(out)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    finally:
+        os.close(lock)
+    fsync_path(out.parent)
+
+
+def _lock_directory(path: Path) -> int:
+    """Open and lock a folder, so that two runs never write the same one; UserError if another does.
+
+    The kernel drops the lock with its process: a killed run leaves none behind.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UserError(
+            f"{path} is being written by another run; wait for it, or choose another -o"
+        ) from None
+    return handle
+
+
+def open_text(path: Path) -> IO[str]:
+    """Open a plain, .gz, .xz or .bz2 text file for reading as UTF-8."""
+    opener: Any = OPENERS.get(path.suffix, open)
+    try:
+        return opener(path, "rt", encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; give an existing text file") from None
+
+
+def read_texts(paths: list[Path], *, lines_per_text: int = 8) -> Iterator[str]:
+    """Yield texts of files and folders: "text" of each .jsonl row, else up to lines_per_text lines at a time.
+
+    Raises UserError with file and line for what cannot be read.
+    """
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+            if not inside:
+                raise UserError(f"{path} holds no file; give text files or a folder of them")
+            yield from read_texts(inside, lines_per_text=lines_per_text)
+        elif ".jsonl" in path.suffixes:
+            yield from _jsonl_texts(path)
+        else:
+            lines: list[str] = []
+            for line in _lines(path):
+                lines.append(line)
+                if len(lines) == lines_per_text:
+                    yield "".join(lines)
+                    lines = []
+            if lines:
+                yield "".join(lines)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    number = 0
+    try:
+        with open_text(path) as file:
+            for line in file:
+                number += 1
+                yield line
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text near line {number + 1}; convert it with iconv") from None
+    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise UserError(
+            f"{path}: broken archive near line {number + 1}: {error}; download it again"
+        ) from None
+
+
+def _jsonl_texts(path: Path) -> Iterator[str]:
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}:{number} is not JSON: {error.msg}; mend or remove the line") from None
+        text = row.get("text") if isinstance(row, dict) else None
+        if isinstance(text, str):
+            yield text
+        else:
+            raise UserError(f'{path}:{number} has no "text" string; give rows such as {{"text": "…"}}')
