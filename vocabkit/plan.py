@@ -1,0 +1,147 @@
+"""From a kept list to a plan: which old token becomes which new one, how many rows, what may not be
+generated.
+
+Reads and writes nothing.
+"""
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vocabkit import bpe, spm, text
+from vocabkit.tokenizer_json import UNIGRAM, TokenizerJson
+
+# Keys of Plan.suppressed
+PADDING = "padding rows"
+FOREIGN = "could begin a character of a removed script"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What trimming does, decided before anything is written.
+
+    new_to_old: (n_tokens,) the old id of each new one, ascending, so that tokens stay in the old order.
+    vocab_size: rows of the new matrices; those from n_tokens on are padding.
+    suppressed: reason → new ids that generate() must not choose.
+    requested, always_kept, added_by_closure: how many tokens are kept for which reason, first that fits.
+    written_scripts: scripts outside the allowed ones that the kept list itself holds tokens of.
+    """
+
+    new_to_old: list[int]
+    vocab_size: int
+    suppressed: dict[str, list[int]]
+    requested: int
+    always_kept: int
+    added_by_closure: int
+    written_scripts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens that the new tokenizer has."""
+        return len(self.new_to_old)
+
+    @functools.cached_property
+    def old_to_new(self) -> dict[int, int]:
+        """Old id → new id, for the kept tokens."""
+        return {old: new for new, old in enumerate(self.new_to_old)}
+
+    @property
+    def pad_rows(self) -> list[int] | None:
+        """First and last padding row, or None if every row has a token."""
+        return [self.n_tokens, self.vocab_size - 1] if self.vocab_size > self.n_tokens else None
+
+
+def close_ids(tokenizer: TokenizerJson, ids: Iterable[int], spm_models: Iterable[Any] = ()) -> set[int]:
+    """Return ids with all that BPE needs to make these tokens as before (vocabkit/bpe.py has the theorem).
+
+    A tokenizer.model beside tokenizer.json merges by scores instead of ranks (llama.cpp does so too), which
+    can take other ways to the same token: the result is closed under both.
+    """
+    closed = set(ids)
+    if tokenizer.family == UNIGRAM:
+        return closed
+    orders: list[bpe.RankOf] = [bpe.rank_merges(tokenizer.merges).get]
+    orders += [
+        bpe.spm_ranks(spm.normal_scores(m)) for m in spm_models if m.trainer_spec.model_type == spm.BPE
+    ]
+    vocab, fresh = tokenizer.vocab, closed
+    while fresh:
+        names = {tokenizer.tokens[token_id] for token_id in fresh} & vocab.keys()
+        found = {vocab[token] for order in orders for token in bpe.closure(names, order) if token in vocab}
+        fresh = found - closed if len(orders) > 1 else set()  # one order: the closure is closed already
+        closed |= found
+    return closed
+
+
+def make_plan(
+    tokenizer: TokenizerJson,
+    keep_ids: Iterable[int],
+    *,
+    required_ids: Iterable[int] = (),
+    spm_models: Iterable[Any] = (),
+    scripts: frozenset[str] = text.DEFAULT_SCRIPTS,
+    pad_multiple: int = 64,
+    allow_all_bytes: bool = False,
+) -> Plan:
+    """Return the plan that keeps these ids and whatever must stay with them.
+
+    Always kept: single bytes, added tokens, ids that the files of the checkpoint name (required_ids, and
+    those of tokenizer.json itself); then the closure. With allow_all_bytes only padding is suppressed.
+    """
+    spm_models = list(spm_models)
+    requested = set(keep_ids)
+    always = tokenizer.byte_ids() | tokenizer.referenced_ids() | set(required_ids)
+    closed = close_ids(tokenizer, requested | always, spm_models)
+    new_to_old = sorted(closed)
+    n_tokens = len(new_to_old)
+    vocab_size = -(-n_tokens // pad_multiple) * pad_multiple
+    written = _foreign_scripts(tokenizer, requested - always, scripts)
+    suppressed: dict[str, list[int]] = {PADDING: list(range(n_tokens, vocab_size))}
+    if not allow_all_bytes:
+        suppressed[FOREIGN] = _may_begin_foreign(tokenizer, new_to_old, scripts | set(written))
+    return Plan(
+        new_to_old=new_to_old,
+        vocab_size=vocab_size,
+        suppressed={reason: ids for reason, ids in suppressed.items() if ids},
+        requested=len(requested),
+        always_kept=len(always - requested),
+        added_by_closure=len(closed - requested - always),
+        written_scripts=written,
+    )
+
+
+def _foreign_scripts(tokenizer: TokenizerJson, ids: Iterable[int], scripts: frozenset[str]) -> dict[str, int]:
+    """Return the foreign scripts of whole characters in these tokens, with the number of tokens that hold
+    them.
+
+    Somebody who keeps such tokens wants the script written, so its bytes are not suppressed.
+    """
+    counts: dict[str, int] = {}
+    for token_id in ids:
+        characters = set(tokenizer.token_bytes[token_id].decode("utf-8", errors="ignore"))
+        for script in {text.foreign_script(char, scripts) for char in characters if not char.isascii()} - {
+            None
+        }:
+            assert script is not None
+            counts[script] = counts.get(script, 0) + 1
+    return counts
+
+
+def _may_begin_foreign(tokenizer: TokenizerJson, new_to_old: list[int], scripts: frozenset[str]) -> list[int]:
+    """Return the new ids of tokens that end inside a character which could turn out foreign.
+
+    A foreign character is either whole inside a token, and then that token is not kept, or its bytes are
+    spread over several, and then the first of these ends with a proper prefix of its UTF-8 form. Without
+    those tokens no sequence of tokens spells a foreign character. Allowed characters that share the prefix
+    and have no token of their own can no longer be written either (they can be read): the price, counted by
+    unwritable_characters().
+    """
+    prefixes = text.foreign_prefixes(scripts)
+    token_bytes = tokenizer.token_bytes
+    return [new for new, old in enumerate(new_to_old) if text.tail_of(token_bytes[old]) in prefixes]
+
+
+def suppressed_ids(suppressed: Mapping[str, Iterable[int]]) -> list[int]:
+    """Return all suppressed ids in order, each once."""
+    return sorted({token_id for ids in suppressed.values() for token_id in ids})
