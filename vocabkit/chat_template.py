@@ -1,0 +1,59 @@
+"""A folder's chat template, rendered without transformers, which would cost seconds to import.
+
+Reads chat_template.jinja or tokenizer_config.json; writes nothing.
+"""
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+
+from vocabkit.errors import UserError
+from vocabkit.files import read_json
+
+CONVERSATION = [
+    {"role": "user", "content": "Xin chào, bạn tên là gì? My name is Lan."},
+    {"role": "assistant", "content": "Chào Lan! Mình là trợ lý của bạn. How can I help you today?"},
+    {"role": "user", "content": "Hãy dịch câu này sang tiếng Anh: tôi yêu Việt Nam."},
+]
+
+
+def render_chat(folder: Path) -> str | None:
+    """Return the folder's chat template rendered for one conversation, None if it has none.
+
+    The environment is that of transformers (utils/chat_template_utils.py), which would cost seconds to
+    import.
+    """
+    settings = (
+        read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    )
+    path = folder / "chat_template.jinja"
+    template = path.read_text(encoding="utf-8") if path.is_file() else settings.get("chat_template")
+    if isinstance(template, list):  # several templates by name
+        named = {entry["name"]: entry["template"] for entry in template}
+        template = named.get("default", next(iter(named.values()), None))
+    if not template:
+        return None
+    import jinja2
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+    )
+    environment.globals.update(
+        raise_exception=refuse, strftime_now=lambda form: datetime.date(2024, 7, 26).strftime(form)
+    )
+    tokens = {
+        name: value["content"] if isinstance(value, Mapping) else value
+        for name, value in settings.items()
+        if name.endswith("_token") and value
+    }
+    try:
+        return environment.from_string(template).render(
+            messages=CONVERSATION, add_generation_prompt=True, tools=None, documents=None, **tokens
+        )
+    except jinja2.TemplateError as error:
+        raise UserError(f"{folder}: the chat template fails: {error}; mend it, or remove it") from None

@@ -1,0 +1,353 @@
+"""The checks that an edited checkpoint is what it claims to be: files, tokenizer, rows (logits and cost:
+measure.py).
+
+Each check reads the two folders and returns a Check with its findings; it writes nothing and repairs nothing.
+A finding is a sentence that names the file or the token; an edit is right if no check has one.
+"""
+
+import functools
+import itertools
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vocabkit import spm
+from vocabkit.chat_template import render_chat
+from vocabkit.checkpoint import is_zero, read_checkpoint, read_rows
+from vocabkit.config_ids import collect_ids
+from vocabkit.errors import UserError
+from vocabkit.files import read_json, read_json_object, read_versioned, sha256_file
+from vocabkit.text import nfc
+from vocabkit.tokenizer_files import read_spm_models, settings_files
+from vocabkit.tokenizer_json import UNIGRAM, TokenizerJson, read_tokenizer_json
+from vocabkit.vocab_tensors import VocabTensors, find_vocab_tensors
+
+EDIT_FILE = "vocab_edit.json"
+EDIT_FORMAT = ("vocab-edit", 1)
+SHOWN = 5  # findings of one kind that are spelled out; the others are counted
+BATCH = 512  # texts encoded in one call of the tokenizers library
+
+
+@dataclass
+class Check:
+    """One rung of the ladder: its name, a line of what was looked at, measured numbers, findings (empty: it
+    holds).
+    """
+
+    name: str
+    looked_at: str = ""
+    numbers: dict[str, Any] = field(default_factory=dict)
+    findings: list[str] = field(default_factory=list)
+
+    def find(self, kind: str, cases: Iterable[str]) -> None:
+        """Add a finding for each case of a kind, the first few spelled out and the rest counted."""
+        cases = list(cases)
+        self.findings += [f"{kind}: {case}" for case in cases[:SHOWN]]
+        if len(cases) > SHOWN:
+            self.findings.append(f"{kind}: {len(cases) - SHOWN:,} more")
+
+
+@dataclass(frozen=True)
+class Edited:
+    """An edited folder beside its base, opened once for all checks."""
+
+    base: Path
+    out: Path
+    edit: dict[str, Any]
+    base_tokenizer: TokenizerJson
+    tokenizer: TokenizerJson
+
+    @functools.cached_property
+    def new_to_old(self) -> list[int | None]:
+        """The old id of each new one, None for a token that the base does not have."""
+        return self.edit["new_to_old"]
+
+    @functools.cached_property
+    def old_to_new(self) -> dict[int, int]:
+        """Old id → new id, for the tokens that both have."""
+        return {old: new for new, old in enumerate(self.new_to_old) if old is not None}
+
+    @functools.cached_property
+    def base_encoder(self) -> Any:
+        """The base's tokenizer as the tokenizers library runs it."""
+        return load_encoder(self.base)
+
+    @functools.cached_property
+    def encoder(self) -> Any:
+        """The edited tokenizer as the tokenizers library runs it."""
+        return load_encoder(self.out)
+
+
+def load_encoder(folder: Path) -> Any:
+    """Return tokenizers.Tokenizer of a folder, without truncation or padding; UserError if the library
+    refuses it.
+    """
+    import tokenizers
+
+    path = folder / "tokenizer.json"
+    try:
+        encoder = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise UserError(f"{path} is refused by tokenizers: {error}; download the file again") from None
+    encoder.no_truncation()
+    encoder.no_padding()
+    return encoder
+
+
+def open_edited(base: Path, out: Path) -> Edited:
+    """Open an edited folder and its base; UserError if vocab_edit.json is missing or names another base."""
+    path = out / EDIT_FILE
+    if not path.is_file():
+        raise UserError(
+            f"{path} is missing; -m must be a folder that this toolkit wrote, -b the one it came from"
+        )
+    edit = read_versioned(path, format=EDIT_FORMAT[0], version=EDIT_FORMAT[1])
+    base_tokenizer = read_tokenizer_json(base)
+    found = sha256_file(base_tokenizer.path)
+    if found != edit.get("base_tokenizer_sha256"):
+        wanted = str(edit.get("base_tokenizer_sha256"))
+        raise UserError(
+            f"{base / 'tokenizer.json'} has sha256 {found[:12]}…, {path} was made from {wanted[:12]}…; "
+            f"give that base: -b {edit.get('base_model')}"
+        )
+    return Edited(base, out, edit, base_tokenizer, read_tokenizer_json(out))
+
+
+def check_files(edited: Edited) -> Check:
+    """1: every JSON parses, the index is complete, rows == vocab_size, every id named has a token, files
+    agree.
+    """
+    out, tokenizer = edited.out, edited.tokenizer
+    check = Check("1 files", f"{sum(1 for _ in out.iterdir())} files of {out}")
+    n_tokens, vocab_size = edited.edit["n_tokens"], edited.edit["vocab_size"]
+    if sorted(tokenizer.tokens) != list(range(n_tokens)):
+        check.findings.append(
+            f"tokenizer.json has ids up to {max(tokenizer.tokens)}, expected 0 to {n_tokens - 1}"
+        )
+    if len(edited.new_to_old) != n_tokens:
+        check.findings.append(f"{EDIT_FILE} maps {len(edited.new_to_old)} tokens, expected {n_tokens}")
+    for path in settings_files(out):
+        suppress = (
+            set(read_json_object(path).get("suppress_tokens") or []) if "generation" in path.name else set()
+        )
+        for token_id, where in collect_ids(read_json(path)).items():
+            limit = vocab_size if token_id in suppress else n_tokens  # padding rows may be suppressed
+            if token_id >= limit:
+                check.findings.append(f"{path.name}: {where} is {token_id}, expected less than {limit}")
+    check.find("other tokenizer files", _disagreements(out, tokenizer))
+    config = read_json_object(out / "config.json")
+    try:
+        checkpoint = read_checkpoint(out)
+        tensors = find_vocab_tensors(checkpoint, config)
+    except UserError as error:
+        check.findings.append(str(error))
+        return check
+    if tensors.rows != vocab_size:
+        check.findings.append(f"config.json has vocab_size {tensors.rows}, {EDIT_FILE} {vocab_size}")
+    check.numbers = {"n_tokens": n_tokens, "vocab_size": vocab_size, "checkpoint_bytes": checkpoint.size}
+    return check
+
+
+def _disagreements(out: Path, tokenizer: TokenizerJson) -> Iterator[str]:
+    """Yield what vocab.json, added_tokens.json, merges.txt and SentencePiece files say other than
+    tokenizer.json.
+    """
+    known = tokenizer.vocab | tokenizer.added
+    for name in ("vocab.json", "added_tokens.json"):
+        if (out / name).is_file():
+            listed = read_json_object(out / name)
+            yield from (f"{name}: {token!r} is {i}" for token, i in listed.items() if known.get(token) != i)
+            if name == "vocab.json":
+                yield from (f"{name} lacks {token!r}" for token in tokenizer.vocab.keys() - listed.keys())
+    if (out / "merges.txt").is_file():
+        lines = (out / "merges.txt").read_text(encoding="utf-8").split("\n")
+        body = [line for line in lines[lines[0].startswith("#version") :] if line]
+        if body != [" ".join(merge) for merge in tokenizer.merges]:
+            yield f"merges.txt has {len(body)} merges, not the {len(tokenizer.merges)} of tokenizer.json"
+    for name, model in read_spm_models(out).items():
+        ids = spm.piece_tokens(model, path=out / name, vocab=tokenizer.vocab)
+        if ids != sorted(ids):
+            yield f"{name} has its pieces in another order than tokenizer.json"
+
+
+def check_tokenizer(edited: Edited, texts: Iterable[str], *, name: str = "the given texts") -> Check:
+    """2: kept tokens encode as before, every text decodes as before, and the chat template renders to mapped
+    ids.
+
+    For Unigram, which has no bytes to fall back on, only texts whose
+    old encoding is kept must decode as before; the others are counted.
+    """
+    check = Check("2 tokenizer")
+    changed = [
+        f"{edited.tokenizer.tokens.get(new)!r} at {new}, base has {edited.base_tokenizer.tokens.get(old)!r}"
+        for new, old in enumerate(edited.new_to_old)
+        if old is not None and edited.tokenizer.tokens.get(new) != edited.base_tokenizer.tokens.get(old)
+    ]
+    check.find("token moved", changed)
+    new_tokens = any(old is None for old in edited.new_to_old)
+    lossless = edited.base_tokenizer.family != UNIGRAM or bool(
+        edited.base_tokenizer.data["model"].get("byte_fallback")
+    )
+    count = dict.fromkeys(
+        ("texts", "covered", "mismatches", "decode_differences", "tokens", "base_tokens", "chars"), 0
+    )
+    for batch in _batches(_all_forms(texts)):
+        old_ids, new_ids = _encode(edited.base_encoder, batch), _encode(edited.encoder, batch)
+        old_texts = edited.base_encoder.decode_batch(old_ids, skip_special_tokens=False)
+        new_texts = edited.encoder.decode_batch(new_ids, skip_special_tokens=False)
+        for text, old, new, before, after in zip(batch, old_ids, new_ids, old_texts, new_texts, strict=True):
+            covered = edited.old_to_new.keys() >= set(old)
+            count["texts"] += 1
+            count["covered"] += covered
+            count["tokens"] += len(new)
+            count["base_tokens"] += len(old)
+            count["chars"] += len(text)
+            if covered and not new_tokens and new != [edited.old_to_new[token_id] for token_id in old]:
+                count["mismatches"] += 1
+                check.find("encodes differently", [_excerpt(text)] if count["mismatches"] <= SHOWN else [])
+            if before != after and (lossless or covered):
+                count["decode_differences"] += 1
+                check.find(
+                    "decodes differently", [_excerpt(text)] if count["decode_differences"] <= SHOWN else []
+                )
+    check.numbers = count | _own_texts(edited, check) | _chat(edited, check)
+    check.looked_at = (
+        f"{count['texts']:,} texts ({count['covered']:,} covered) of {name}, {check.numbers['own']:,} tokens"
+    )
+    return check
+
+
+def _own_texts(edited: Edited, check: Check) -> dict[str, int]:
+    """Encode the text of every kept token by itself: the sharpest covered texts there are.
+
+    Also counts the kept tokens that the base never makes out of their own text (trap: NFC, the splitting
+    regex).
+    """
+    token_bytes = edited.base_tokenizer.token_bytes
+    own: list[tuple[int, str]] = []
+    fragments = 0
+    for old in edited.old_to_new:
+        try:
+            own.append((old, token_bytes[old].decode("utf-8")))
+        except UnicodeDecodeError:
+            fragments += 1
+    covered, unreachable, different = 0, 0, []
+    for batch in _batches(own):
+        strings = [text for _, text in batch]
+        for (old, text), before, after in zip(
+            batch, _encode(edited.base_encoder, strings), _encode(edited.encoder, strings), strict=True
+        ):
+            unreachable += before != [old]
+            if edited.old_to_new.keys() >= set(before):
+                covered += 1
+                if after != [edited.old_to_new[token_id] for token_id in before]:
+                    different.append(repr(text))
+    if all(old is not None for old in edited.new_to_old):
+        check.find("token's own text encodes differently", different)
+    return {"own": len(own), "own_covered": covered, "fragments": fragments, "unreachable": unreachable}
+
+
+def _chat(edited: Edited, check: Check) -> dict[str, int]:
+    """Render the chat template of both folders for one conversation and compare the ids."""
+    before, after = (render_chat(folder) for folder in (edited.base, edited.out))
+    if before != after:
+        check.findings.append("chat template: the two folders render one conversation differently")
+    if not before or not after:
+        return {"chat_tokens": 0}
+    (old,), (new,) = _encode(edited.base_encoder, [before]), _encode(edited.encoder, [after])
+    lost = sorted({edited.base_tokenizer.tokens[i] for i in old if i not in edited.old_to_new})
+    if lost:
+        check.findings.append(f"chat template: {len(lost)} of its tokens are gone, such as {lost[0]!r}")
+    elif new != [edited.old_to_new[token_id] for token_id in old]:
+        check.findings.append("chat template: renders to other ids than the base's, mapped")
+    return {"chat_tokens": len(new)}
+
+
+def check_rows(edited: Edited) -> Check:
+    """3: every kept row has the bytes of its source row, padding rows are zero, other tensors kept their
+    shape.
+    """
+    check = Check("3 rows")
+    before, after = (_vocab_tensors(folder) for folder in (edited.base, edited.out))
+    n_tokens, vocab_size = edited.edit["n_tokens"], edited.edit["vocab_size"]
+    kept = [(new, old) for new, old in enumerate(edited.new_to_old) if old is not None]
+    new_ids, old_ids = [new for new, _ in kept], [old for _, old in kept]
+    if before.names != after.names:
+        check.findings.append(
+            f"vocabulary tensors are {sorted(after.names)}, in the base {sorted(before.names)}"
+        )
+        return check
+    different = 0
+    for source, target in zip([*before.embed, *before.head], [*after.embed, *after.head], strict=True):
+        at = 0
+        for old_block, new_block in _aligned(read_rows(source, old_ids), read_rows(target, new_ids)):
+            wrong = np.flatnonzero((old_block != new_block).any(axis=1))
+            different += len(wrong)
+            check.find(
+                f"{target.name} row differs",
+                (f"{new_ids[at + i]} ({edited.tokenizer.tokens[new_ids[at + i]]!r})" for i in wrong[:SHOWN]),
+            )
+            at += len(old_block)
+        if vocab_size > n_tokens and not is_zero(target, n_tokens, vocab_size - 1):
+            check.findings.append(
+                f"{target.name}: padding rows {n_tokens} to {vocab_size - 1} are not all zero"
+            )
+    check.looked_at = (
+        f"{len(kept):,} rows of {', '.join(sorted(after.names))}; {vocab_size - n_tokens} padding rows"
+    )
+    check.numbers = {"rows_compared": len(kept) * len(after.names), "rows_different": different}
+    _compare_others(edited, before.names, check)
+    return check
+
+
+def _compare_others(edited: Edited, vocabulary: set[str], check: Check) -> None:
+    before, after = read_checkpoint(edited.base).tensors, read_checkpoint(edited.out).tensors
+    check.find("tensor is gone", sorted(before.keys() - after.keys()))
+    check.find("tensor is new", sorted(after.keys() - before.keys()))
+    for name in sorted((before.keys() & after.keys()) - vocabulary):
+        old, new = before[name], after[name]
+        if (old.dtype, old.shape) != (new.dtype, new.shape):
+            check.find("tensor changed", [f"{name} is {new.dtype} {new.shape}, was {old.dtype} {old.shape}"])
+
+
+def _vocab_tensors(folder: Path) -> VocabTensors:
+    return find_vocab_tensors(read_checkpoint(folder), read_json_object(folder / "config.json"))
+
+
+def _aligned(
+    left: Iterator[np.ndarray], right: Iterator[np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield pairs of equally long pieces of two block streams of the same total length."""
+    a = b = np.empty((0, 0), np.uint8)
+    while True:
+        a = a if len(a) else next(left, a[:0])
+        b = b if len(b) else next(right, b[:0])
+        count = min(len(a), len(b))
+        if not count:
+            return
+        yield a[:count], b[:count]
+        a, b = a[count:], b[count:]
+
+
+def _encode(encoder: Any, texts: Sequence[str]) -> list[list[int]]:
+    return [encoding.ids for encoding in encoder.encode_batch(list(texts), add_special_tokens=False)]
+
+
+def _all_forms(texts: Iterable[str]) -> Iterator[str]:
+    """Yield each text as it is, composed and decomposed: Vietnamese arrives in all three forms."""
+    for text in texts:
+        yield from dict.fromkeys((text, nfc(text), unicodedata.normalize("NFD", text)))
+
+
+def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, BATCH)):
+        yield batch
+
+
+def _excerpt(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "…")
