@@ -1,0 +1,212 @@
+"""Trim a checkpoint's vocabulary: choose what stays, plan, write OUT.part, verify it, rename it to OUT.
+
+Reads a Hugging Face folder and kept lists; writes a new folder with the same files, vocab_edit.json (where
+every token came from), verify_report.json and a model card. The source is never changed.
+"""
+
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from vocabkit import keep, text, verify
+from vocabkit.card import write_card
+from vocabkit.checkpoint import Checkpoint, read_checkpoint, write_with_rows
+from vocabkit.errors import UserError
+from vocabkit.files import new_directory, read_json_object, read_texts, sha256_file, write_json
+from vocabkit.plan import Plan, make_plan
+from vocabkit.report import print_checks, write_report
+from vocabkit.tokenizer_files import read_spm_models, required_ids, write_files
+from vocabkit.tokenizer_json import TokenizerJson, read_tokenizer_json
+from vocabkit.vocab_tensors import VocabTensors, find_vocab_tensors
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+SELF_TEST_TEXTS = DATA / "verify_texts.txt"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint folder, read and checked, before anything is decided."""
+
+    folder: Path
+    tokenizer: TokenizerJson
+    spm_models: dict[str, Any]
+    checkpoint: Checkpoint
+    tensors: VocabTensors
+    required: set[int]
+
+
+def open_source(folder: Path) -> Source:
+    """Read all that trimming needs of a folder, but no weights; UserError for what does not fit together."""
+    tokenizer = read_tokenizer_json(folder)
+    config = read_json_object(folder / "config.json")
+    checkpoint = read_checkpoint(folder)
+    tensors = find_vocab_tensors(checkpoint, config)
+    highest = max(tokenizer.tokens)
+    if highest >= tensors.rows:
+        raise UserError(
+            f"{tokenizer.path} has a token with id {highest:,}, the matrices of {folder} have "
+            f"{tensors.rows:,} rows; the two belong to different models: download both again"
+        )
+    spm_models = read_spm_models(folder)
+    required = required_ids(folder, tokenizer, spm_models)
+    return Source(folder, tokenizer, spm_models, checkpoint, tensors, required)
+
+
+def choose(tokenizer: TokenizerJson, keep_paths: Sequence[Path]) -> tuple[set[int], dict[str, Any]]:
+    """Return the ids to keep and where they come from: given lists, the bundled list that fits, or the text
+    rules.
+    """
+    fingerprint = keep.fingerprint(tokenizer.vocab, tokenizer.merges)
+    paths, how = list(keep_paths), "given"
+    if not paths:
+        bundled = keep.find_bundled(fingerprint, DATA)
+        paths, how = ([bundled], "bundled") if bundled else ([], "rules")
+    if paths:
+        kept = keep.read_keep(paths, token_bytes=tokenizer.token_bytes, expected_fingerprint=fingerprint)
+        names = [f"data/{path.name}" if how == "bundled" else str(path) for path in paths]
+        return set(kept.ids), {"how": how, "source": ", ".join(names), "sha256": kept.sha256}
+    added = set(tokenizer.added.values())
+    rows = ((token_id, data, token_id in added) for token_id, data in tokenizer.token_bytes.items())
+    ids = {decision.id for decision in keep.choose_tokens(rows, None) if decision.keep}
+    scripts = ", ".join(sorted(text.DEFAULT_SCRIPTS))
+    source = f"the text rules alone (no list fits this tokenizer): scripts {scripts} and emoji"
+    return ids, {"how": how, "source": source, "sha256": None}
+
+
+def trim_vocab(
+    model: Path,
+    out: Path,
+    *,
+    keep_paths: Sequence[Path] = (),
+    pad_multiple: int = 64,
+    allow_all_bytes: bool = False,
+    hardlink: bool = False,
+    dry_run: bool = False,
+    made_by: str = "vocabkit",
+) -> bool:
+    """Trim MODEL into OUT; return whether every check of what was written holds (OUT is written only then).
+
+    Raises UserError for whatever the user can mend; OUT then does not exist, and the source is as it was.
+    """
+    source = open_source(model)
+    ids, origin = choose(source.tokenizer, keep_paths)
+    plan = make_plan(
+        source.tokenizer,
+        ids,
+        required_ids=source.required,
+        spm_models=source.spm_models.values(),
+        pad_multiple=pad_multiple,
+        allow_all_bytes=allow_all_bytes,
+    )
+    print_plan(source, plan, origin)
+    if dry_run:
+        return True
+    with new_directory(out) as part:
+        left_out = _write(source, plan, part, hardlink=hardlink)
+        edit = {
+            "format": verify.EDIT_FORMAT[0],
+            "version": verify.EDIT_FORMAT[1],
+            "task": "trimm_vocab",
+            "base_model": str(model),
+            "base_tokenizer_sha256": sha256_file(source.tokenizer.path),
+            "base_vocab_size": source.tensors.rows,
+            "base_n_tokens": len(source.tokenizer.tokens),
+            "n_tokens": plan.n_tokens,
+            "vocab_size": plan.vocab_size,
+            "pad_rows": plan.pad_rows,
+            "new_to_old": plan.new_to_old,
+            "keep": {
+                **origin,
+                "requested": plan.requested,
+                "always_kept": plan.always_kept,
+                "added_by_closure": plan.added_by_closure,
+            },
+            "suppressed": plan.suppressed,
+            "made_by": made_by,
+        }
+        write_json(part / verify.EDIT_FILE, edit, indent=None)
+        write_card(part, edit, name=out.name)
+        edited = verify.open_edited(model, part)
+        checks = [
+            verify.check_files(edited),
+            verify.check_tokenizer(edited, read_texts([SELF_TEST_TEXTS]), name="the bundled texts"),
+            verify.check_rows(edited),
+        ]
+        print_checks(checks)
+        if any(check.findings for check in checks):
+            raise UserError(f"{out} was not written: the checks above found differences; please report them")
+        write_report(part, checks, base=model, model=out)
+    if left_out:
+        print(f"left out: {', '.join(left_out)}")
+    print(f"{out}: done in the folder's own formats; try: python3 model_chat.py {out}")
+    return True
+
+
+def _write(source: Source, plan: Plan, part: Path, *, hardlink: bool) -> list[str]:
+    """Write weights (in threads) and all other files at the same time; Ctrl-C stops both."""
+    total = sum(file.stat().st_size for file in source.checkpoint.files)
+    stop = threading.Event()
+    with tqdm(total=total, unit="B", unit_scale=True, desc="weights", file=sys.stderr, leave=False) as bar:
+
+        def progress(bytes_written: int) -> None:
+            if stop.is_set():
+                raise KeyboardInterrupt
+            bar.update(bytes_written)
+
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                weights = pool.submit(
+                    write_with_rows,
+                    source.checkpoint,
+                    part,
+                    plan.new_to_old,
+                    vocab_size=plan.vocab_size,
+                    vocabulary=source.tensors.names,
+                    hardlink=hardlink,
+                    progress=progress,
+                )
+                left_out = write_files(
+                    source.folder,
+                    part,
+                    tokenizer=source.tokenizer,
+                    plan=plan,
+                    spm_models=source.spm_models,
+                    rows=source.tensors.rows,
+                )
+                weights.result()
+            except BaseException:
+                stop.set()
+                raise
+    return left_out
+
+
+def print_plan(source: Source, plan: Plan, origin: dict[str, Any]) -> None:
+    """Print what would be kept, and what it saves."""
+    tokens = len(source.tokenizer.tokens)
+    row_bytes = sum(tensor.row_bytes for tensor in (*source.tensors.embed, *source.tensors.head))
+    before = source.checkpoint.size
+    after = before - (source.tensors.rows - plan.vocab_size) * row_bytes
+    tied = "tied" if source.tensors.tied else "untied"
+    print(f"{source.folder}: {source.tokenizer.family}, {tied} embeddings")
+    print(f"kept list: {origin['how']}: {origin['source']}")
+    print(f"tokens    {tokens:>13,} → {plan.n_tokens:>13,}  ({plan.n_tokens / tokens:.1%} kept)")
+    print(f"          {plan.requested:>13,} asked for")
+    print(
+        f"          {plan.always_kept:>13,} always kept: bytes, special and added tokens, ids that files name"
+    )
+    print(
+        f"          {plan.added_by_closure:>13,} added by closure: the parts that the others are merged from"
+    )
+    print(f"rows      {source.tensors.rows:>13,} → {plan.vocab_size:>13,}")
+    print(f"bytes     {before:>13,} → {after:>13,}  ({(before - after) / before:.1%} saved)")
+    for reason, ids in plan.suppressed.items():
+        print(f"not generated: {len(ids)} ids, {reason}")
+    if plan.written_scripts:
+        listed = ", ".join(f"{script} ({count})" for script, count in sorted(plan.written_scripts.items()))
+        print(f"the list keeps tokens of {listed}: the model can still write these scripts")
