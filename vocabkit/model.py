@@ -1,0 +1,400 @@
+"""Load a model, find its vocabulary tensors, generate ids, stream ids to text.
+
+Reads an ordinary Hugging Face folder (config.json, tokenizer.json, generation_config.json, weights), writes
+nothing. Code that comes with a checkpoint is never run, and nothing is downloaded.
+"""
+
+import contextlib
+import queue
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from vocabkit.chat import Message, model_folder
+from vocabkit.chat import stream_text as stream_text  # needs no torch, so it lives there; public here
+from vocabkit.checkpoint import INDEX, SINGLE, Tensor, read_checkpoint, read_rows
+from vocabkit.errors import UserError, one_line
+from vocabkit.files import read_json_object
+
+# bfloat16 is emulated on most CPUs: a small model answers several times faster in float32 and still fits.
+SMALL_PARAMETERS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class VocabularyTensors:
+    """Names, as a checkpoint stores them, of the tensors that have one row per token id.
+
+    input, output: the embedding matrices and every alias of them; a tied alias may be absent from the files.
+    bias: other parameters of these modules with one entry per row, such as lm_head.bias.
+    tied: input and output are one matrix.
+    unknown: tensors elsewhere that look indexed by token id (Gemma-3n's per-layer embeddings, BART's
+    final_logits_bias): a caller that cannot handle them must refuse the model.
+    """
+
+    input: tuple[str, ...]
+    output: tuple[str, ...]
+    bias: tuple[str, ...]
+    tied: bool
+    unknown: tuple[str, ...]
+
+
+def silence() -> None:
+    """Turn off transformers' progress bars and warnings, which would be printed into a conversation."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore")
+
+
+def load_tokenizer(path: str | Path) -> Any:
+    """Return the folder's tokenizer as AutoTokenizer builds it; UserError when there is no usable one."""
+    folder = model_folder(path)
+    read_json_object(folder / "tokenizer.json")
+    if (folder / "tokenizer_config.json").exists():
+        read_json_object(folder / "tokenizer_config.json")
+    with _as_user_error(folder, "tokenizer", "copy the tokenizer files from the original model again"):
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+
+
+def load_model(path: str | Path, *, dtype: str | None = None, device: str | None = None) -> Any:
+    """Return the folder's model in eval mode on device (default: the first GPU, else the CPU).
+
+    dtype None is the checkpoint's own, except float32 for a model of less than 1 B parameters on a CPU;
+    describe() tells what was chosen. A missing or misshapen tensor is a UserError, never a random row.
+    """
+    folder = model_folder(path)
+    config = _config(folder)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    quantized = getattr(config, "quantization_config", None) is not None
+    if dtype is None and device == "cpu" and not quantized:
+        size = sum(parameter.numel() for parameter in _meta_model(folder, config).parameters())
+        dtype = "float32" if size < SMALL_PARAMETERS else None
+    if dtype not in (None, "float32", "bfloat16", "float16"):
+        raise UserError(f"--dtype {dtype}: not a number type for models; use float32, bfloat16 or float16")
+    # transformers 4.56 renamed the argument; the versions before reject the new name.
+    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    options: dict[str, Any] = {"dtype" if version >= (4, 56) else "torch_dtype": dtype or "auto"}
+    if quantized:
+        options["device_map"] = {"": device}
+    # A .bin is a pickle; every supported version opens it with torch.load(weights_only=True) unless told
+    # otherwise.
+    with _as_user_error(folder, "model", "copy or download the weights again"):
+        model, report = _auto_class(folder, config).from_pretrained(
+            str(folder),
+            trust_remote_code=False,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # so that the report names both shapes; refused right below
+            output_loading_info=True,
+            **options,
+        )
+        model = model if quantized else model.to(device)
+    for name, stored, wanted in sorted(report["mismatched_keys"]):
+        raise UserError(
+            f"{folder}: {name} is {tuple(stored)} in the weights but {tuple(wanted)} by config.json; "
+            "correct config.json (vocab_size is the number of rows) or copy the matching weights"
+        )
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(
+            f"{folder}: {len(missing)} tensors of config.json's model are not in the weights, the first is "
+            f"{missing[0]}; copy all weight files of the model again"
+        )
+    return model.eval()
+
+
+def describe(model: Any) -> str:
+    """Return one line for people: type, size, number type and device of a loaded model."""
+    size = sum(parameter.numel() for parameter in model.parameters())
+    number_type = str(model.dtype).removeprefix("torch.")
+    line = f"{model.config.model_type}, {size / 1e6:,.1f} M parameters, {number_type} on {model.device}"
+    if number_type == "float32" and model.device.type == "cpu" and size < SMALL_PARAMETERS:
+        line += " (16-bit numbers are slow on CPUs)"
+    return line
+
+
+def vocabulary_tensors(folder: str | Path) -> VocabularyTensors:
+    """Return which tensors of a checkpoint have one row per token id.
+
+    Builds the model of config.json without memory (meta device). Names and ties are checked against the
+    safetensors files where there are any: T5 v1.1 is untied although transformers 5 says tied, and files of
+    GPT-2 and GPT-NeoX use other names than the module.
+    """
+    folder = model_folder(folder)
+    config = _config(folder)
+    model = _meta_model(folder, config)
+    parts = [model, model.get_encoder(), model.get_decoder()] if config.is_encoder_decoder else [model]
+    input_modules = [part.get_input_embeddings() for part in parts]
+    output_module = model.get_output_embeddings()
+    if input_modules[0] is None or output_module is None:
+        raise UserError(f"{folder}: {type(model).__name__} has no input or no output embeddings; unsupported")
+    rows = input_modules[0].weight.shape[0]
+
+    # Aliases share one Parameter object, so identity finds the copies whatever they are called.
+    inputs = {id(module.weight) for module in input_modules}
+    output = id(output_module.weight)
+    output_name = next(name for name, module in model.named_modules() if module is output_module)
+    parameters = [p for module in [*input_modules, output_module] for p in module.parameters()]
+    biases = {id(p) for p in parameters if p.shape[:1] == (rows,)} - inputs - {output}
+    suspects = _rows_elsewhere(model, rows, _vocabulary_sizes(config))
+    tensors: dict[str, torch.Tensor] = model.state_dict(keep_vars=True)
+    groups: dict[str, list[str]] = {"input": [], "output": [], "bias": [], "unknown": []}
+    for name, tensor in tensors.items():
+        if id(tensor) == output and (name.startswith(f"{output_name}.") or output not in inputs):
+            groups["output"].append(name)
+        elif id(tensor) in inputs:
+            groups["input"].append(name)
+        elif id(tensor) in biases:
+            groups["bias"].append(name)
+        elif id(tensor) in suspects or name.endswith("final_logits_bias"):
+            groups["unknown"].append(name)
+
+    has_files = (folder / SINGLE).exists() or (folder / INDEX).exists()
+    stored = read_checkpoint(folder).tensors if has_files else {}
+    found = {
+        group: tuple(dict.fromkeys(_stored_name(name, tensors, stored) for name in names))
+        for group, names in groups.items()
+    }
+    tied = (
+        output in inputs and read_json_object(folder / "config.json").get("tie_word_embeddings") is not False
+    )
+    both = [next((n for n in found[group] if n in stored), None) for group in ("input", "output")]
+    if tied and both[0] and both[1]:
+        tied = _equal(stored[both[0]], stored[both[1]])
+    return VocabularyTensors(**found, tied=tied)
+
+
+def has_chat_template(tokenizer: Any) -> bool:
+    """Return whether the tokenizer's folder says how a conversation is written down."""
+    return bool(getattr(tokenizer, "chat_template", None))
+
+
+def prompt_ids(model: Any, tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """Return the ids that ask the model for the next answer.
+
+    Uses the model's chat template. Without one the contents are joined by line ends and continued as plain
+    text; an encoder-decoder model then gets only the system text and the last question.
+    """
+    if has_chat_template(tokenizer):
+        try:
+            text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # templates are programs: each raises what it likes
+            hint = "without --system" if messages[0]["role"] == "system" else "another question"
+            reason = one_line(error)
+            raise UserError(
+                f"{tokenizer.name_or_path}: the chat template refuses: {reason}; try {hint}"
+            ) from error
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if model.config.is_encoder_decoder:
+        messages = [m for m in messages[:-1] if m["role"] == "system"] + list(messages[-1:])
+    return list(tokenizer("\n".join(message["content"] for message in messages))["input_ids"])
+
+
+def context_length(model: Any) -> int | None:
+    """Return how many tokens the model can attend to, None where its config sets no limit (T5)."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    prompt: Sequence[Message] | Sequence[int],
+    *,
+    max_new_tokens: int = 512,
+    greedy: bool = False,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    repetition_penalty: float | None = None,
+    seed: int | None = None,
+    stop: threading.Event | None = None,
+) -> Iterator[int]:
+    """Yield the answer's ids one by one as model.generate() makes them, without prompt and end token.
+
+    Options that are None come from the folder's generation_config.json, and so do suppress_tokens, the list
+    of end tokens and the rest; only beams are off, because they cannot be streamed. A temperature, top_p or
+    top_k turns sampling on; temperature 0 is greedy. Setting `stop` or closing the iterator ends the answer.
+    """
+    messages = [item for item in prompt if isinstance(item, dict)]
+    ids = prompt_ids(model, tokenizer, messages) if messages else [i for i in prompt if isinstance(i, int)]
+    rows = model.get_input_embeddings().weight.shape[0]
+    if not ids:
+        raise UserError("the prompt is empty and this model needs a token to start from; write something")
+    if max(ids) >= rows:
+        raise UserError(
+            f"{tokenizer.name_or_path}: the tokenizer gives id {max(ids)} but the model has {rows} rows; "
+            "use the tokenizer files that belong to this model"
+        )
+    config = model.generation_config
+    end = config.eos_token_id if config.eos_token_id is not None else tokenizer.eos_token_id
+    end_ids = set() if end is None else set(end) if isinstance(end, list | tuple) else {end}
+    # Keyword arguments, not a GenerationConfig: versions 4.50 to 4.55 take a value of the latter that equals
+    # the library's default (do_sample=False) for "not given" and use the folder's instead.
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": 1}
+    if end_ids:
+        options["eos_token_id"] = sorted(end_ids)
+    if config.pad_token_id is None:
+        pad = tokenizer.pad_token_id
+        options["pad_token_id"] = pad if pad is not None else min(end_ids, default=0)
+    if getattr(config, "stop_strings", None):
+        options["tokenizer"] = tokenizer
+    if repetition_penalty is not None:
+        options["repetition_penalty"] = repetition_penalty
+    sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+    sampling = {name: value for name, value in sampling.items() if value is not None}
+    if greedy or temperature == 0:
+        options["do_sample"] = False
+    elif sampling:
+        options.update(sampling, do_sample=True)
+    return _generate(model, ids, options=options, end_ids=end_ids, seed=seed, stop=stop or threading.Event())
+
+
+class _IdStreamer(transformers.generation.streamers.BaseStreamer):
+    """Passes the ids of generate() to another thread."""
+
+    def __init__(self) -> None:
+        self.queue: queue.Queue[int | BaseException | None] = queue.Queue()
+        self.prompt_seen = False
+
+    def put(self, value: torch.Tensor) -> None:
+        if self.prompt_seen:
+            for token_id in value.reshape(-1).tolist():
+                self.queue.put(token_id)
+        self.prompt_seen = True  # generate() puts the prompt (or the decoder's start token) first
+
+    def end(self) -> None:
+        """Nothing: the thread queues the end itself, because it must also come after an exception."""
+
+
+class _StopWhenSet(transformers.StoppingCriteria):
+    def __init__(self, stop: threading.Event) -> None:
+        self.stop = stop
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        return torch.full((len(input_ids),), self.stop.is_set(), dtype=torch.bool, device=input_ids.device)
+
+
+def _generate(
+    model: Any,
+    ids: list[int],
+    *,
+    options: dict[str, Any],
+    end_ids: set[int],
+    seed: int | None,
+    stop: threading.Event,
+) -> Iterator[int]:
+    streamer = _IdStreamer()
+
+    def run() -> None:
+        try:
+            if seed is not None:
+                torch.manual_seed(seed)
+            inputs = torch.tensor([ids], device=model.device)
+            criteria = transformers.StoppingCriteriaList([_StopWhenSet(stop)])
+            mask = torch.ones_like(inputs)
+            model.generate(
+                inputs, attention_mask=mask, streamer=streamer, stopping_criteria=criteria, **options
+            )
+            streamer.queue.put(None)
+        except BaseException as error:  # raised again in the caller's thread
+            streamer.queue.put(error)
+
+    thread = threading.Thread(target=run, name="generate", daemon=True)
+    thread.start()
+    try:
+        while (item := streamer.queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            if item not in end_ids:
+                yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _as_user_error(folder: Path, what: str, next_step: str) -> Iterator[None]:
+    """Turn whatever transformers raises for a broken folder (a dozen unrelated types) into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {one_line(error)[:300]}"
+        raise UserError(f"{folder}: cannot load the {what}: {reason}; {next_step}") from error
+
+
+def _config(folder: Path) -> Any:
+    raw = read_json_object(folder / "config.json")
+    model_type = raw.get("model_type")
+    if model_type not in transformers.CONFIG_MAPPING:
+        why = f"transformers {transformers.__version__} does not know it"
+        if "auto_map" in raw:
+            why = f"it needs its own Python code, which is never run here, and {why}"
+        raise UserError(
+            f"{folder}/config.json: model_type {model_type!r}: {why}; `pip install -U transformers` or use "
+            "another model"
+        )
+    with _as_user_error(folder, "config.json", "correct the named value or copy it from the original model"):
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+
+
+def _auto_class(folder: Path, config: Any) -> Any:
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    if type(config) in auto._model_mapping.keys():
+        return auto
+    for name in config.architectures or []:
+        found = getattr(transformers, name, None)
+        if found is not None and found.can_generate():
+            return found
+    raise UserError(
+        f"{folder}/config.json: model_type {config.model_type!r} with architectures {config.architectures} "
+        "does not write text; give a causal or an encoder-decoder language model"
+    )
+
+
+def _meta_model(folder: Path, config: Any) -> Any:
+    auto = _auto_class(folder, config)
+    with _as_user_error(folder, "model of config.json", "correct config.json"), torch.device("meta"):
+        model = auto.from_config(config) if hasattr(auto, "from_config") else auto._from_config(config)
+        model.tie_weights()
+        return model
+
+
+def _vocabulary_sizes(config: Any) -> set[int]:
+    """Every number that config.json calls a vocabulary size, such as vocab_size_per_layer_input."""
+    values = {**config.to_dict(), **config.get_text_config().to_dict()}
+    return {value for key, value in values.items() if "vocab_size" in key and isinstance(value, int)}
+
+
+def _rows_elsewhere(model: torch.nn.Module, rows: int, sizes: set[int]) -> set[int]:
+    """Parameters of the embedding and linear modules that have one row per token id."""
+    found: set[int] = set()
+    for module in model.modules():
+        embedding = isinstance(module, torch.nn.Embedding) and module.num_embeddings in {rows, *sizes}
+        if embedding or isinstance(module, torch.nn.Linear) and module.out_features == rows:
+            found |= {id(parameter) for parameter in module.parameters()}
+    return found
+
+
+def _stored_name(name: str, tensors: dict[str, Any], stored: dict[str, Tensor]) -> str:
+    """The checkpoint's own spelling of a module's tensor: same last parts, or the only one of its shape."""
+    if name in stored:
+        return name
+    shape = tuple(tensors[name].shape)
+    others = [other for other in sorted(stored) if other not in tensors and stored[other].shape == shape]
+    tail = "." + ".".join(name.split(".")[-2:])
+    same_tail = [other for other in others if f".{other}".endswith(tail)]
+    return next((found[0] for found in (same_tail, others) if len(found) == 1), name)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Compare two stored matrices block by block, because they may be larger than memory."""
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    rows = range(one.shape[0])
+    return all((a == b).all() for a, b in zip(read_rows(one, rows), read_rows(other, rows), strict=True))
