@@ -1,0 +1,41 @@
+"""verify_edit: the whole ladder of checks on an edited folder, its table and its report.
+
+Reads the edited folder, its base and texts; writes verify_report.json into the edited folder.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vocabkit import verify
+from vocabkit.files import read_texts
+from vocabkit.report import print_checks, write_report
+from vocabkit.trim import SELF_TEST_TEXTS
+
+
+def verify_edit(
+    base: Path, model: Path, *, texts: Sequence[Path] | None = None, dtype: str | None = None
+) -> bool:
+    """Run checks 1 to 5 on MODEL beside BASE, print and record them; return whether all hold.
+
+    Models are run only where files, tokenizer and rows hold: else they would not load, or differ for that
+    reason.
+    """
+    edited = verify.open_edited(base, model)
+    paths = list(texts) if texts else [SELF_TEST_TEXTS]
+    name = ", ".join(str(path) for path in texts) if texts else "the bundled texts"
+    checks = [
+        verify.check_files(edited),
+        verify.check_tokenizer(edited, read_texts(paths), name=name),
+        verify.check_rows(edited),
+    ]
+    if not any(check.findings for check in checks):
+        from vocabkit.measure import check_model
+        from vocabkit.model import silence
+
+        silence()
+        checks += check_model(edited, read_texts(paths, lines_per_text=1), dtype=dtype)
+    print_checks(checks)
+    write_report(model, checks, base=base, model=model)
+    passed = not any(check.findings for check in checks)
+    print(f"{model}: {'every check holds' if passed else 'FAILED, see above'}")
+    return passed
