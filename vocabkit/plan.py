@@ -133,9 +133,9 @@ def _may_begin_foreign(tokenizer: TokenizerJson, new_to_old: list[int], scripts:
 
     A foreign character is either whole inside a token, and then that token is not kept, or its bytes are
     spread over several, and then the first of these ends with a proper prefix of its UTF-8 form. Without
-    those tokens no sequence of tokens spells a foreign character. Allowed characters that share the prefix
-    and have no token of their own can no longer be written either (they can be read): the price, counted by
-    unwritable_characters().
+    those tokens no sequence of tokens spells a foreign character. The price: an allowed character that
+    shares such a prefix and has no token of its own can be read but no longer written (of Qwen2.5's, 2,393
+    of 10,257: mostly phonetic letters, rare signs of mathematics, historic marks).
     """
     prefixes = text.foreign_prefixes(scripts)
     token_bytes = tokenizer.token_bytes

@@ -42,13 +42,24 @@ def settings_files(folder: Path) -> list[Path]:
     ]
 
 
+def _read_settings(path: Path, tokenizer: TokenizerJson) -> Any:
+    """Return what a settings file holds, without the padding rows of an earlier trimming in suppress_tokens.
+
+    A row without a token is never kept, so that there is nothing left to suppress.
+    """
+    settings = read_json(path)
+    if isinstance(settings, dict) and isinstance(settings.get("suppress_tokens"), list):
+        settings["suppress_tokens"] = [i for i in settings["suppress_tokens"] if i in tokenizer.tokens]
+    return settings
+
+
 def required_ids(folder: Path, tokenizer: TokenizerJson, spm_models: Mapping[str, Any]) -> set[int]:
     """Return the ids that must stay because a file other than tokenizer.json names them; UserError if one is
     no token.
     """
     required: set[int] = set()
     for path in settings_files(folder):
-        for token_id, where in collect_ids(read_json(path)).items():
+        for token_id, where in collect_ids(_read_settings(path, tokenizer)).items():
             if token_id not in tokenizer.tokens:
                 raise UserError(
                     f"{path}: {where} is {token_id}, but none of the {len(tokenizer.tokens):,} tokens of "
@@ -97,7 +108,7 @@ def write_files(
         elif name in spm_models:
             _write_spm(path, target / name, spm_models[name], tokenizer, plan)
         elif name in settings:
-            _write_settings(path, target / name, plan, rows)
+            _write_settings(path, target / name, tokenizer, plan, rows)
         else:
             copy_file(path, target / name)
     _write_generation_config(source, target, plan)
@@ -144,8 +155,8 @@ def _write_spm(path: Path, target: Path, model: Any, tokenizer: TokenizerJson, p
     target.write_bytes(spm.select_pieces(model, positions))
 
 
-def _write_settings(path: Path, target: Path, plan: Plan, rows: int) -> None:
-    settings = read_json(path)
+def _write_settings(path: Path, target: Path, tokenizer: TokenizerJson, plan: Plan, rows: int) -> None:
+    settings = _read_settings(path, tokenizer)
     new = replace_vocab_size(renumber(settings, plan.old_to_new, path=path), old=rows, new=plan.vocab_size)
     if new == settings:
         copy_file(path, target)
