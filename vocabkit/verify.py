@@ -131,13 +131,13 @@ def check_files(edited: Edited) -> Check:
     if len(edited.new_to_old) != n_tokens:
         check.findings.append(f"{EDIT_FILE} maps {len(edited.new_to_old)} tokens, expected {n_tokens}")
     for path in settings_files(out):
-        suppress = (
-            set(read_json_object(path).get("suppress_tokens") or []) if "generation" in path.name else set()
-        )
-        for token_id, where in collect_ids(read_json(path)).items():
-            limit = vocab_size if token_id in suppress else n_tokens  # padding rows may be suppressed
-            if token_id >= limit:
-                check.findings.append(f"{path.name}: {where} is {token_id}, expected less than {limit}")
+        settings = read_json(path)
+        # Padding rows have no token and may only be suppressed.
+        suppressed = settings.pop("suppress_tokens", None) if isinstance(settings, dict) else None
+        for limit, part in ((n_tokens, settings), (vocab_size, {"suppress_tokens": suppressed})):
+            for token_id, where in collect_ids(part).items():
+                if token_id >= limit:
+                    check.findings.append(f"{path.name}: {where} is {token_id}, expected less than {limit}")
     check.find("other tokenizer files", _disagreements(out, tokenizer))
     config = read_json_object(out / "config.json")
     try:
@@ -260,7 +260,9 @@ def _chat(edited: Edited, check: Check) -> dict[str, int]:
         return {"chat_tokens": 0}
     (old,), (new,) = _encode(edited.base_encoder, [before]), _encode(edited.encoder, [after])
     lost = {token_id for token_id in old if token_id not in edited.old_to_new}
-    if lost:  # a small list may lack a word of the conversation; its frame, the added tokens, must be as before
+    if (
+        lost
+    ):  # a small list may lack a word of the conversation; its frame, the added tokens, must be as before
         added, base_added = (set(t.added.values()) for t in (edited.tokenizer, edited.base_tokenizer))
         old, new = [i for i in old if i in base_added], [i for i in new if i in added]
     if new != [edited.old_to_new.get(token_id) for token_id in old]:

@@ -1,0 +1,213 @@
+"""verify_edit: clean on what trimm_vocab writes, and every rung fails when its input is broken."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import build
+import numpy as np
+import pytest
+from conftest import ROOT, edit_json
+
+from vocabkit import measure, verify
+from vocabkit.checkpoint import read_checkpoint
+from vocabkit.errors import UserError
+from vocabkit.files import read_json, write_json
+from vocabkit.ladder import verify_edit
+from vocabkit.trim import trim_vocab
+
+
+@pytest.fixture
+def pair(tmp_path) -> tuple[Path, Path]:
+    """An untied source and the folder trimmed out of it, which the test may break."""
+    source = build.make_checkpoint(tmp_path / "base", "qwen2", tied=False)
+    trim_vocab(source, tmp_path / "out")
+    return source, tmp_path / "out"
+
+
+def findings(source: Path, out: Path, texts: Path | None = None) -> list[str]:
+    """Run the ladder and return its findings as recorded; the return value must agree with them."""
+    passed = verify_edit(source, out, texts=[texts] if texts else None)
+    report = read_json(out / "verify_report.json")
+    found = [finding for check in report["checks"] for finding in check["findings"]]
+    assert passed == report["passed"] == (not found)
+    return found
+
+
+def overwrite(out: Path, name: str, data: bytes, *, row: int = 0) -> None:
+    """Write bytes at the beginning of one row of a tensor."""
+    tensor = read_checkpoint(out).tensors[name]
+    with tensor.file.open("r+b") as file:
+        file.seek(tensor.start + row * tensor.row_bytes)
+        file.write(data)
+
+
+@pytest.mark.parametrize("family, tied", [("qwen2", True), ("llama", False), ("gemma2", True), ("t5", False)])
+def test_is_clean_after_trimming(tmp_path, family, tied):
+    source = build.make_checkpoint(tmp_path / "base", family, tied=tied)
+    trim_vocab(source, tmp_path / "out")
+    assert findings(source, tmp_path / "out") == []
+    report = read_json(tmp_path / "out" / "verify_report.json")
+    numbers = {name: value for check in report["checks"] for name, value in check["numbers"].items()}
+    assert numbers["positions"] > 50 and numbers["same_argmax"] == numbers["positions"]
+    assert numbers["covered_bits_per_byte"] < numbers["covered_bits_per_byte_base"]  # competitors are gone
+    assert 0 < numbers["removed_probability_mean"] < numbers["removed_probability_max"] < 1
+
+
+def break_row(out: Path) -> None:
+    overwrite(out, "model.embed_tokens.weight", b"\x01\x02\x03\x04", row=7)
+
+
+def break_head_row(out: Path) -> None:
+    overwrite(out, "lm_head.weight", b"\x01\x02\x03\x04", row=7)
+
+
+def break_padding(out: Path) -> None:
+    n_tokens = read_json(out / "vocab_edit.json")["n_tokens"]
+    overwrite(out, "lm_head.weight", b"\x01", row=n_tokens)
+
+
+def break_layer(out: Path) -> None:
+    overwrite(out, "model.layers.0.mlp.up_proj.weight", np.full(8, 3.0, np.float32).tobytes())
+
+
+def break_rows_count(out: Path) -> None:
+    edit_json(out / "config.json", vocab_size=read_json(out / "config.json")["vocab_size"] + 64)
+
+
+def break_eos(out: Path) -> None:
+    edit_json(out / "generation_config.json", eos_token_id=read_json(out / "vocab_edit.json")["n_tokens"])
+
+
+def break_merges_txt(out: Path) -> None:
+    lines = (out / "merges.txt").read_text(encoding="utf-8").splitlines()
+    (out / "merges.txt").write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+
+
+def break_vocab_json(out: Path) -> None:
+    vocab = read_json(out / "vocab.json")
+    vocab.popitem()
+    write_json(out / "vocab.json", vocab)
+
+
+def break_merges(out: Path) -> None:
+    data = read_json(out / "tokenizer.json")
+    data["model"]["merges"] = data["model"]["merges"][50:]
+    write_json(out / "tokenizer.json", data)
+    (out / "merges.txt").unlink()
+
+
+def break_token(out: Path) -> None:
+    data = read_json(out / "tokenizer.json")
+    vocab = data["model"]["vocab"]
+    vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
+    write_json(out / "tokenizer.json", data)
+    (out / "vocab.json").unlink()
+
+
+def break_template(out: Path) -> None:
+    edit_json(
+        out / "tokenizer_config.json", chat_template="{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
+
+
+@pytest.mark.parametrize(
+    "damage, expected",
+    [
+        (break_row, "model.embed_tokens.weight row differs: 7"),
+        (break_head_row, "lm_head.weight row differs: 7"),
+        (break_padding, "are not all zero"),
+        (break_layer, "max |Δ logit|"),
+        (break_rows_count, "says vocab_size"),
+        (break_eos, "eos_token_id is"),
+        (break_merges_txt, "merges.txt has"),
+        (break_vocab_json, "vocab.json lacks"),
+        (break_merges, "encodes differently"),
+        (break_token, "token moved: 'b'"),
+        (break_template, "chat template"),
+    ],
+)
+def test_each_rung_finds_its_damage(pair, damage, expected):
+    source, out = pair
+    damage(out)
+    if expected == "says vocab_size":  # the checkpoint is not opened any further
+        with pytest.raises(UserError, match=expected):
+            verify_edit(source, out)
+        return
+    assert any(expected in finding for finding in findings(source, out)), findings(source, out)
+
+
+def test_many_findings_of_a_kind_are_counted(pair):
+    source, out = pair
+    for row in range(20):
+        overwrite(out, "lm_head.weight", b"\x01\x02\x03\x04", row=row)
+    found = [finding for finding in findings(source, out) if "row differs" in finding]
+    assert len(found) <= verify.SHOWN + 1
+
+
+def test_exit_status_and_table(pair):
+    source, out = pair
+    command = [
+        sys.executable,
+        str(ROOT / "model_edit.py"),
+        "-b",
+        str(source),
+        "-m",
+        str(out),
+        "-t",
+        "verify_edit",
+    ]
+    good = subprocess.run(command, capture_output=True, text=True)
+    assert good.returncode == 0, good.stderr
+    assert all(
+        f"ok     {step}" in good.stdout for step in ("1 files", "2 tokenizer", "3 rows", "4 logits", "5 cost")
+    )
+    break_row(out)
+    bad = subprocess.run(command, capture_output=True, text=True)
+    assert bad.returncode == 1
+    assert "FAILED 3 rows" in bad.stdout
+
+
+def test_another_base_is_refused(pair, tmp_path):
+    source, out = pair
+    other = build.make_checkpoint(tmp_path / "other", "llama")
+    with pytest.raises(UserError, match="was made from"):
+        verify_edit(other, out)
+    with pytest.raises(UserError, match="vocab_edit.json is missing"):
+        verify_edit(source, other)
+
+
+def test_texts_without_a_covered_one_prove_nothing(pair, tmp_path):
+    source, out = pair
+    (tmp_path / "foreign.txt").write_text("天气\n" * 5, encoding="utf-8")
+    assert any("no text is covered" in finding for finding in findings(source, out, tmp_path / "foreign.txt"))
+    (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match="nothing to measure"):
+        verify_edit(source, out, texts=[tmp_path / "empty.jsonl"])
+
+
+def test_new_tokens_are_not_measured_yet(pair):
+    source, out = pair
+    edited = verify.open_edited(source, out)
+    edited.new_to_old[-1] = None
+    with pytest.raises(UserError, match="has new tokens"):
+        measure.check_model(edited, ["a text"])
+
+
+def test_a_folder_without_a_start_token(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 5}), encoding="utf-8")
+    with pytest.raises(UserError, match="names no bos_token_id"):
+        measure.start_token(tmp_path)
+
+
+def test_pieces_are_cut_and_spread(pair):
+    source, out = pair
+    edited = verify.open_edited(source, out)
+    text = "Xin chào các bạn, hôm nay trời đẹp quá. " * 60
+    pieces = measure.cut_pieces(edited, [text])
+    assert len(pieces) > 1 and sum(piece.size for piece in pieces) == len(text.encode())
+    assert all(max(len(p.old_ids), len(p.new_ids)) <= measure.MAX_LENGTH for p in pieces)
+    many = [f"{at:04}" for at in range(1000)]
+    assert measure.sample(many, 10) == [f"{at:04}" for at in range(0, 1000, 100)]
+    assert measure.sample(many, 10_000) == many
