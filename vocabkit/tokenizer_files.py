@@ -158,7 +158,7 @@ def _write_spm(path: Path, target: Path, model: Any, tokenizer: TokenizerJson, p
 def _write_settings(path: Path, target: Path, tokenizer: TokenizerJson, plan: Plan, rows: int) -> None:
     settings = _read_settings(path, tokenizer)
     new = replace_vocab_size(renumber(settings, plan.old_to_new, path=path), old=rows, new=plan.vocab_size)
-    if new == settings:
+    if new == read_json(path):  # not settings: those lack the padding rows that the file may still list
         copy_file(path, target)
     else:
         write_json(target, new)

@@ -297,11 +297,17 @@ def dump_tokenizer_json(data: Mapping[str, Any]) -> str:
         rows = [f"{encode_basestring(token)}: {token_id}" for token, token_id in vocab.items()]
     else:
         rows = [json.dumps(row, ensure_ascii=False) for row in vocab]
-    text = text.replace(json.dumps("\0vocab"), _block(rows, "{}" if isinstance(vocab, dict) else "[]"), 1)
+    text = _fill(text, "vocab", _block(rows, "{}" if isinstance(vocab, dict) else "[]"))
     if "merges" in model:
         rows = [json.dumps(merge, ensure_ascii=False) for merge in data["model"]["merges"]]
-        text = text.replace(json.dumps("\0merges"), _block(rows, "[]"), 1)
+        text = _fill(text, "merges", _block(rows, "[]"))
     return text + "\n"
+
+
+def _fill(text: str, name: str, block: str) -> str:
+    """Put block where the model's field has its placeholder; no other text stands at this indentation."""
+    start = f'\n    "{name}": '
+    return text.replace(start + json.dumps(f"\0{name}"), start + block, 1)
 
 
 def _block(rows: list[str], brackets: str) -> str:
