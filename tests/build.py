@@ -43,10 +43,11 @@ def make_checkpoint(
     dtype: str = "float32",
     **changes: Any,
 ) -> Path:
-    """Write a complete folder: config, generation config, tokenizer files, weights; changes go into config."""
+    """Write a complete folder: settings, tokenizer files, weights; changes go into config.json."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+    torch.set_num_threads(1)  # for tensors this small, more threads only wait for each other
     write_tiny(folder, TOKENIZER_OF.get(family, "llama3"))
     if family == "mt5":  # its tokenizer class expects other special tokens than T5's
         edit_json(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
@@ -55,7 +56,14 @@ def make_checkpoint(
     # initializer_range: large enough that greedy answers are not one token for ever
     config = AutoConfig.for_model(
         family,
-        **{**FAMILIES[family], "tie_word_embeddings": tied, "initializer_range": 0.3, **none, **from_tokenizer, **changes},
+        **{
+            **FAMILIES[family],
+            "tie_word_embeddings": tied,
+            "initializer_range": 0.3,
+            **none,
+            **from_tokenizer,
+            **changes,
+        },
     )
     torch.manual_seed(int.from_bytes(hashlib.sha256(f"{family}{tied}".encode()).digest()[:4], "big"))
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -103,7 +111,7 @@ def split(folder: Path, shards: int) -> None:
 
 
 def write_safetensors(path: Path, tensors: dict[str, tuple[str, list[int], int | bytes]]) -> None:
-    """Write a file by hand: name → dtype, shape, and its bytes or the number of zero bytes (a sparse file)."""
+    """Write a file by hand: name → dtype, shape, its bytes or the number of zeros (a sparse file)."""
     header, at = {}, 0
     for name, (dtype, shape, data) in tensors.items():
         size = data if isinstance(data, int) else len(data)

@@ -156,29 +156,46 @@ def new_directory(out: Path) -> Iterator[Path]:
     SIGKILL the next call removes it and says so. Raises UserError if OUT exists, its parent does not, or
     another process is writing OUT.part now.
     """
-    if out.exists() or out.is_symlink():
-        raise UserError(f"{out} already exists; choose another folder with -o, or remove it: rm -r {out}")
+    _refuse_existing(out)
     if not out.parent.is_dir():
         raise UserError(f"{out.parent} is not a folder; make it first: mkdir -p {out.parent}")
     part = out.with_name(out.name + ".part")
     if part.exists():
-        os.close(_lock_directory(part))
+        lock = _lock_directory(part)
         print(f"removing {part}, left by a run that was interrupted", file=sys.stderr)
         shutil.rmtree(part)
-    part.mkdir()
+        os.close(lock)  # not before: another run would take the new folder for the old one
+    try:
+        part.mkdir()
+    except FileExistsError:
+        raise _busy(part) from None
     lock = _lock_directory(part)
     try:
+        _refuse_existing(out)  # another run may have finished since the first look
         yield part
         for path in part.rglob("*"):
             fsync_path(path)
         fsync_path(part)
         part.rename(out)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
+        if (
+            isinstance(error, OSError) and error.filename is None
+        ):  # a full disk is met by writes to open files
+            error.filename = str(part)
         raise
     finally:
         os.close(lock)
     fsync_path(out.parent)
+
+
+def _refuse_existing(out: Path) -> None:
+    if out.exists() or out.is_symlink():
+        raise UserError(f"{out} already exists; choose another folder with -o, or remove it: rm -r {out}")
+
+
+def _busy(path: Path) -> UserError:
+    return UserError(f"{path} is being written by another run; wait for it, or choose another -o")
 
 
 def _lock_directory(path: Path) -> int:
@@ -186,15 +203,18 @@ def _lock_directory(path: Path) -> int:
 
     The kernel drops the lock with its process: a killed run leaves none behind.
     """
-    handle = os.open(path, os.O_RDONLY)
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise _busy(path) from None
     try:
         if fcntl is not None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if not os.path.samestat(os.fstat(handle), os.stat(path)):  # removed and made anew since it was opened
+            raise BlockingIOError
+    except (BlockingIOError, FileNotFoundError):
         os.close(handle)
-        raise UserError(
-            f"{path} is being written by another run; wait for it, or choose another -o"
-        ) from None
+        raise _busy(path) from None
     return handle
 
 

@@ -144,7 +144,7 @@ def trim_vocab(
         write_report(part, checks, base=model, model=out)
     if left_out:
         print(f"left out: {', '.join(left_out)}")
-    print(f"{out}: done in the folder's own formats; try: python3 model_chat.py {out}")
+    print(f"{out}: written and verified; try: python3 model_chat.py {out}")
     return True
 
 
@@ -152,7 +152,11 @@ def _write(source: Source, plan: Plan, part: Path, *, hardlink: bool) -> list[st
     """Write weights (in threads) and all other files at the same time; Ctrl-C stops both."""
     total = sum(file.stat().st_size for file in source.checkpoint.files)
     stop = threading.Event()
-    with tqdm(total=total, unit="B", unit_scale=True, desc="weights", file=sys.stderr, leave=False) as bar:
+    bar = tqdm(
+        total=total, unit="B", unit_scale=True, desc="weights", file=sys.stderr, leave=False,
+        disable=None,  # where stderr is no terminal: a log, or a program that reads our one line
+    )  # fmt: skip
+    with bar:
 
         def progress(bytes_written: int) -> None:
             if stop.is_set():
