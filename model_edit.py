@@ -4,11 +4,11 @@
 Reads a Hugging Face folder (-m) and, for some tasks, the folder it came from (-b); trimm_vocab writes a new
 folder, verify_edit writes verify_report.json into the edited one, the other tasks only print.
 
-    python3 model_edit.py -m ../Qwen2.5-1.5B-Instruct -t trimm_vocab python3 model_edit.py -m
-    Qwen/Qwen2.5-7B-Instruct -t trimm_vocab -o out python3 model_edit.py -b ../Qwen2.5-1.5B-Instruct -m
-    ../Qwen2.5-1.5B-Instruct__trimm_vocab -t verify_edit python3 model_edit.py -m ../Qwen2.5-1.5B-Instruct -t
-    view_embeddings --tokens " Việt" " time" --plot rows.png python3 model_edit.py -t compare_vocab -m
-    ../Qwen2.5-0.5B-Instruct -b ../Qwen2.5-7B-Instruct
+    python3 model_edit.py -m ../Qwen2.5-1.5B-Instruct -t trimm_vocab
+    python3 model_edit.py -m Qwen/Qwen2.5-7B-Instruct -t trimm_vocab -o out
+    python3 model_edit.py -b ../Qwen2.5-1.5B-Instruct -m ../Qwen2.5-1.5B-Instruct__trimm_vocab -t verify_edit
+    python3 model_edit.py -m ../Qwen2.5-1.5B-Instruct -t view_embeddings --tokens " Việt" --plot rows.png
+    python3 model_edit.py -t compare_vocab -m ../Qwen2.5-0.5B-Instruct -b ../Qwen2.5-7B-Instruct
 """
 
 import argparse

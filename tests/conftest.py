@@ -1,8 +1,8 @@
-"""Shared fixtures: real tokenizers and texts ($VOCABKIT_ASSETS), tiny tokenizer folders, trimming without weights.
+"""Shared fixtures: real tokenizers and texts ($VOCABKIT_ASSETS), tiny tokenizer folders, trimmed files.
 
-Tiny folders are trained here on a few sentences, with the same files as the real ones: byte-level BPE like
-Qwen's and like Llama-3's, SentencePiece BPE like Gemma's (tokenizer.json and tokenizer.model), Unigram like T5's
-(tokenizer.json and spiece.model). tests/build.py makes whole checkpoints.
+Tiny folders are trained here on a few sentences, with the same files as the real ones but no weights:
+byte-level BPE like Qwen's and like Llama-3's, SentencePiece BPE like Gemma's (tokenizer.json and
+tokenizer.model), Unigram like T5's (tokenizer.json and spiece.model). tests/build.py makes whole checkpoints.
 
 HYPOTHESIS_PROFILE=thorough runs the property tests with many more examples.
 """
@@ -33,6 +33,7 @@ from tokenizers import (
     trainers,
 )
 
+from vocabkit.chat_template import render_chat
 from vocabkit.files import write_json
 from vocabkit.plan import Plan, make_plan
 from vocabkit.tokenizer_files import read_spm_models, required_ids, write_files
@@ -217,6 +218,7 @@ def documents(assets) -> list[str]:
 def home_texts(assets) -> list[str]:
     """English and Vietnamese texts from which the kept tokens of real_trimmed are taken."""
     texts = [(ROOT / "data" / "verify_texts.txt").read_text(encoding="utf-8")]
+    texts[0] += "\n# One\n## Two\n#### Four\n#include <stdio.h>\n#define N 3\n việc nhiều Việt hợp\ta\tb"
     for name in ("en/ud_en_ewt-ud.txt", "vi/ud_vi_vtb-ud.txt", "envi/tatoeba.tsv"):
         texts += (assets / "corpora" / name).read_text(encoding="utf-8").splitlines(keepends=True)[:500]
     return texts
@@ -229,7 +231,8 @@ def real_trimmed(real, home_texts, tmp_path_factory) -> Callable[[str], Trimmed]
     @functools.cache
     def trim(name: str) -> Trimmed:
         base = real(name)
-        used = {i for e in base.encoder.encode_batch_fast(home_texts) for i in e.ids}
+        texts = [*home_texts, render_chat(base.path) or ""]
+        used = {i for e in base.encoder.encode_batch_fast(texts) for i in e.ids}
         return trim_files(base, tmp_path_factory.mktemp("trimmed") / name, base.plan(used))
 
     return trim
@@ -272,7 +275,9 @@ def _llama3_like() -> tuple[str, dict[str, Any]]:
     data["added_tokens"] = []
     model = data["model"]
     model["ignore_merges"] = True
-    words = [pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(w)[0][0] for w in (" việc", "xyz")]
+    words = [
+        pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(w)[0][0] for w in (" việc", "xyz")
+    ]
     for word in words:
         assert word not in model["vocab"]
         model["vocab"][word] = len(model["vocab"])
@@ -298,7 +303,11 @@ def _llama3_like() -> tuple[str, dict[str, Any]]:
     )
     data = json.loads(tokenizer.to_str())
     data["model"]["merges"] = model["merges"]
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|begin|>", "eos_token": "<|end|>"}
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<|begin|>",
+        "eos_token": "<|end|>",
+    }
     return json.dumps(data, ensure_ascii=False), settings
 
 
@@ -324,14 +333,14 @@ def train_spm(model_type: str, **options: Any) -> Any:
 
 
 def _gemma_like() -> tuple[str, dict[str, Any], bytes]:
-    """BPE with byte fallback: the merges are all cuts of a piece in two, by score, as the converter makes them.
+    """BPE with byte fallback: the merges are all cuts of a piece in two, by score, as converters make them.
 
     <0x09> is a tab in tokenizer.json alone, as in Gemma-2.
     """
     model = train_spm(
         "bpe", vocab_size=420, byte_fallback=True, normalization_rule_name="identity", add_dummy_prefix=False,
-        remove_extra_whitespaces=False, pad_id=0, eos_id=1, bos_id=2, unk_id=3, eos_piece="<eos>", bos_piece="<bos>",
-        user_defined_symbols=["<turn>", "</turn>"],
+        remove_extra_whitespaces=False, pad_id=0, eos_id=1, bos_id=2, unk_id=3, eos_piece="<eos>",
+        bos_piece="<bos>", user_defined_symbols=["<turn>", "</turn>"],
     )  # fmt: skip
     names = ["\t" if piece.piece == "<0x09>" else piece.piece for piece in model.pieces]
     vocab = {name: token_id for token_id, name in enumerate(names)}

@@ -89,9 +89,13 @@ def test_help_is_fast_and_loads_no_torch():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = os.times()
         assert "MODEL2" in run("--help").stdout
-        times.append(time.perf_counter() - start)
+        after = os.times()
+        # of the processor: what passes on the clock depends on who else is at work
+        times.append(
+            after.children_user + after.children_system - before.children_user - before.children_system
+        )
     assert min(times) < 0.3
 
 
