@@ -1,0 +1,128 @@
+"""vocabkit/unigram.py: removing tokens from a Unigram tokenizer changes no text whose tokens stay."""
+
+import doctest
+import random
+
+import pytest
+from conftest import REAL_NAMES, SENTENCES, trimmed_encoder
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+
+from vocabkit import unigram
+from vocabkit.plan import close_ids
+
+UNIGRAM_NAMES = [name for name in REAL_NAMES if "t5" in name]
+
+
+def test_docstring_examples():
+    assert doctest.testmod(unigram).failed == 0
+
+
+def test_lowest_score_takes_the_first_of_equals():
+    assert unigram.lowest_score([["<unk>", 0.0], ["a", -2.0], ["b", -2.0], ["c", -1.0]]) == 1
+
+
+def encode(vocab: list[tuple[str, float]], text: str) -> list[str]:
+    tokenizer = Tokenizer(models.Unigram(vocab, unk_id=0, byte_fallback=False))
+    # Ids, not tokens: an unknown character's "token" is its own text
+    return [vocab[token_id][0] for token_id in tokenizer.encode(text).ids]
+
+
+@given(st.data())
+def test_theorem_on_random_tokenizers(data):
+    """Whole-number scores, so that paths of equal sums are frequent; d is in no token at all."""
+    pieces = data.draw(st.lists(st.text("abc", min_size=1, max_size=4), unique=True, min_size=1, max_size=14))
+    scores = data.draw(st.lists(st.integers(-9, -1), min_size=len(pieces), max_size=len(pieces)))
+    vocab = [("<unk>", 0.0), *((piece, float(score)) for piece, score in zip(pieces, scores, strict=True))]
+    must_stay = {"<unk>", vocab[unigram.lowest_score(vocab)][0]}
+    kept = must_stay | data.draw(st.sets(st.sampled_from(pieces)))
+    trimmed = [row for row in vocab if row[0] in kept]
+    for text in data.draw(st.lists(st.text("abcd", max_size=10), min_size=1, max_size=8)) + pieces:
+        before = encode(vocab, text)
+        if kept >= set(before):
+            assert encode(trimmed, text) == before
+
+
+def test_without_the_lowest_score_by_hand():
+    """The lowest score sets the cost of <unk>, so its token must stay although the text does not use it.
+
+    "abxcd" with x in no token of its own. With z (−30) an <unk> costs 40: a + bxc + d (−18) is best. Without
+    z an <unk> costs 16 and ab + <unk> + cd (−16) wins.
+    """
+    rows = [("ab", 0.0), ("cd", 0.0), ("a", -6.0), ("bxc", -6.0), ("d", -6.0), ("b", -6.0), ("c", -6.0)]
+    vocab = [("<unk>", 0.0), *rows, ("z", -30.0)]
+    assert unigram.lowest_score(vocab) == len(vocab) - 1
+    assert encode(vocab, "abxcd") == ["a", "bxc", "d"]
+    assert encode(vocab[:-1], "abxcd") == ["ab", "<unk>", "cd"]
+
+
+# Tokenizer folders
+
+
+def check_theorem(folder, new_to_old: list[int], texts: list[str]) -> int:
+    """Assert the theorem for these texts, decoding included; return how many were covered."""
+    old_to_new = {old: new for new, old in enumerate(new_to_old)}
+    new = trimmed_encoder(folder, new_to_old)
+    before = [e.ids for e in folder.encoder.encode_batch(texts)]
+    after = [e.ids for e in new.encode_batch(texts)]
+    covered = 0
+    for text, a, b in zip(texts, before, after, strict=True):
+        if old_to_new.keys() >= set(a):
+            covered += 1
+            assert b == [old_to_new[token_id] for token_id in a], text
+            assert new.decode(b) == folder.encoder.decode(a)
+    return covered
+
+
+@given(data=st.data())
+def test_theorem_on_the_tiny_folder(tiny, data):
+    folder = tiny("t5")
+    wanted = data.draw(st.sets(st.sampled_from(sorted(folder.tokenizer.tokens)), max_size=40))
+    words = st.sampled_from([word for text in SENTENCES for word in text.split(" ")])
+    text = st.lists(st.one_of(st.text(max_size=8), words), max_size=8).map(" ".join)
+    texts = data.draw(st.lists(text, min_size=1, max_size=6))
+    for covered_text in texts[::2]:
+        wanted |= set(folder.encode(covered_text))
+    assert check_theorem(folder, folder.plan(wanted).new_to_old, texts) >= len(texts[::2])
+
+
+@pytest.mark.assets
+@pytest.mark.parametrize("name", UNIGRAM_NAMES)
+def test_theorem_on_real_tokenizers(real, documents, name):
+    folder = real(name)
+    choose = random.Random(name)
+    half = choose.sample(documents, len(documents) // 2)
+    used = {i for e in folder.encoder.encode_batch(half) for i in e.ids}
+    wanted = used | set(choose.sample(sorted(folder.tokenizer.tokens), 2000))
+    assert close_ids(folder.tokenizer, wanted) == wanted
+    plan = folder.plan(wanted)
+    assert plan.added_by_closure == 0
+    # T5 v1.1 reads foreign text as <unk>, which is kept: only words of its own languages are not covered
+    lines = [line for document in documents for line in document.splitlines()]
+    assert check_theorem(folder, plan.new_to_old, documents) >= len(half)
+    assert 0 < check_theorem(folder, plan.new_to_old, lines) < len(lines)
+
+
+@pytest.mark.assets
+@pytest.mark.parametrize("name", UNIGRAM_NAMES)
+@given(data=st.data())
+def test_theorem_on_any_text(real_trimmed, documents, name, data):
+    trimmed = real_trimmed(name)
+    lines = st.sampled_from(documents).map(lambda document: document[:80])
+    text = "".join(data.draw(st.lists(st.one_of(st.text(max_size=12), lines), max_size=5)))
+    before = trimmed.base.encode(text)
+    if trimmed.covers(before):
+        after = trimmed.out.encode(text)
+        assert after == trimmed.map(before)
+        assert trimmed.out.encoder.decode(after) == trimmed.base.encoder.decode(before)
+
+
+@pytest.mark.assets
+@pytest.mark.parametrize("name", UNIGRAM_NAMES)
+def test_a_token_of_the_lowest_score_stays(real_trimmed, name):
+    trimmed = real_trimmed(name)
+    before, after = (f.tokenizer.data["model"]["vocab"] for f in (trimmed.base, trimmed.out))
+    assert len(after) < len(before)
+    assert min(score for _, score in after) == min(score for _, score in before)
+    assert dict(before).items() >= dict(after).items()  # every score as it was
