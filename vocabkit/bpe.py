@@ -31,6 +31,7 @@ bytes.
 ['c', 'h', 'ho', 'hoc', 'o']
 """
 
+import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -74,11 +75,9 @@ def byte_fallback_value(token: str) -> int | None:
     >>> byte_fallback_value("<0xE4>"), byte_fallback_value("E4")
     (228, None)
     """
-    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-        try:
-            return int(token[3:5], 16)
-        except ValueError:
-            return None
+    digits = token[3:5]
+    if token == f"<0x{digits}>" and len(digits) == 2 and all(digit in string.hexdigits for digit in digits):
+        return int(digits, 16)
     return None
 
 

@@ -156,9 +156,7 @@ def new_directory(out: Path) -> Iterator[Path]:
     SIGKILL the next call removes it and says so. Raises UserError if OUT exists, its parent does not, or
     another process is writing OUT.part now.
     """
-    _refuse_existing(out)
-    if not out.parent.is_dir():
-        raise UserError(f"{out.parent} is not a folder; make it first: mkdir -p {out.parent}")
+    check_new(out)
     part = out.with_name(out.name + ".part")
     if part.exists():
         lock = _lock_directory(part)
@@ -171,7 +169,7 @@ def new_directory(out: Path) -> Iterator[Path]:
         raise _busy(part) from None
     lock = _lock_directory(part)
     try:
-        _refuse_existing(out)  # another run may have finished since the first look
+        check_new(out)  # another run may have finished since the first look
         yield part
         for path in part.rglob("*"):
             fsync_path(path)
@@ -189,9 +187,12 @@ def new_directory(out: Path) -> Iterator[Path]:
     fsync_path(out.parent)
 
 
-def _refuse_existing(out: Path) -> None:
+def check_new(out: Path) -> None:
+    """Raise UserError if OUT exists, or if there is no folder to make it in."""
     if out.exists() or out.is_symlink():
         raise UserError(f"{out} already exists; choose another folder with -o, or remove it: rm -r {out}")
+    if not out.parent.is_dir():
+        raise UserError(f"{out.parent} is not a folder; make it first: mkdir -p {out.parent}")
 
 
 def _busy(path: Path) -> UserError:

@@ -18,7 +18,7 @@ from vocabkit import keep, text, verify
 from vocabkit.card import write_card
 from vocabkit.checkpoint import Checkpoint, read_checkpoint, write_with_rows
 from vocabkit.errors import UserError
-from vocabkit.files import new_directory, read_json_object, read_texts, sha256_file, write_json
+from vocabkit.files import check_new, new_directory, read_json_object, read_texts, sha256_file, write_json
 from vocabkit.plan import Plan, make_plan
 from vocabkit.report import print_checks, write_report
 from vocabkit.tokenizer_files import read_spm_models, required_ids, write_files
@@ -94,6 +94,8 @@ def trim_vocab(
 
     Raises UserError for whatever the user can mend; OUT then does not exist, and the source is as it was.
     """
+    if not dry_run:
+        check_new(out)  # new_directory() asks again; the user should not wait for the answer
     source = open_source(model)
     ids, origin = choose(source.tokenizer, keep_paths)
     plan = make_plan(
