@@ -117,29 +117,30 @@ def derivation(token: str, rank_of: RankOf) -> list[Merge]:
     parts = list(token)
     performed: list[Merge] = []
     ranks = [rank_of(pair) for pair in zip(parts, parts[1:], strict=False)]
-    while True:
-        candidates = [rank for rank in ranks if rank is not None]
-        if not candidates:
-            return performed
+    while candidates := [rank for rank in ranks if rank is not None]:
         at = ranks.index(min(candidates))
-        performed.append((parts[at], parts[at + 1]))
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+        pair = parts[at], parts.pop(at + 1)
+        performed.append(pair)
+        parts[at] = pair[0] + pair[1]
         # Only the pairs on both sides of the new part have changed.
-        ranks[at : at + 1] = []
+        del ranks[at]
         if at > 0:
             ranks[at - 1] = rank_of((parts[at - 1], parts[at]))
         if at < len(ranks):
             ranks[at] = rank_of((parts[at], parts[at + 1]))
+    return performed
 
 
 def closure(keep: Iterable[str], rank_of: RankOf) -> set[str]:
     """Return keep with the parts and products of every token's derivation, and with every token's characters.
 
     A derivation's parts need no derivation of their own added: theirs is a part of it (see the module's
-    docstring).
+    docstring). So the longest tokens go first, and what one of them is made of costs nothing any more.
     """
     closed: set[str] = set()
-    for token in keep:
+    for token in sorted(keep, key=len, reverse=True):
+        if token in closed:
+            continue
         closed.add(token)
         closed.update(token)
         for left, right in derivation(token, rank_of):

@@ -31,7 +31,7 @@ DTYPE_BITS = {
     "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
 MAX_HEADER = 100 << 20  # bytes; the limit of the safetensors library
-ROW_BLOCK = 32 << 20  # bytes of source rows held at a time
+ROW_BLOCK = 4 << 20  # bytes of source rows held at a time: larger ones leave the cache and cost new pages
 COPY_THREADS = 2  # one copies while another waits for the disk; more gain nothing
 
 

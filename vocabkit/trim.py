@@ -4,9 +4,10 @@ Reads a Hugging Face folder and kept lists; writes a new folder with the same fi
 every token came from), verify_report.json and a model card. The source is never changed.
 """
 
+import contextlib
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,6 @@ def trim_vocab(
     if dry_run:
         return True
     with new_directory(out) as part:
-        left_out = _write(source, plan, part, hardlink=hardlink)
         edit = {
             "format": verify.EDIT_FORMAT[0],
             "version": verify.EDIT_FORMAT[1],
@@ -132,14 +132,22 @@ def trim_vocab(
             "suppressed": plan.suppressed,
             "made_by": made_by,
         }
-        write_json(part / verify.EDIT_FILE, edit, indent=None)
-        write_card(part, edit, name=out.name)
-        edited = verify.open_edited(model, part)
-        checks = [
-            verify.check_files(edited),
-            verify.check_tokenizer(edited, read_texts([SELF_TEST_TEXTS]), name="the bundled texts"),
-            verify.check_rows(edited),
-        ]
+        # The kernel copies weights while Python writes and checks everything else.
+        with _weights_in_background(source, plan, part, hardlink=hardlink):
+            left_out = write_files(
+                source.folder,
+                part,
+                tokenizer=source.tokenizer,
+                plan=plan,
+                spm_models=source.spm_models,
+                rows=source.tensors.rows,
+            )
+            write_json(part / verify.EDIT_FILE, edit, indent=None)
+            write_card(part, edit, name=out.name)
+            edited = verify.open_edited(model, part, base_tokenizer=source.tokenizer)
+            texts = read_texts([SELF_TEST_TEXTS])
+            tokenizer_check = verify.check_tokenizer(edited, texts, name="the bundled texts")
+        checks = [verify.check_files(edited), tokenizer_check, verify.check_rows(edited)]
         print_checks(checks)
         if any(check.findings for check in checks):
             raise UserError(f"{out} was not written: the checks above found differences; please report them")
@@ -150,8 +158,12 @@ def trim_vocab(
     return True
 
 
-def _write(source: Source, plan: Plan, part: Path, *, hardlink: bool) -> list[str]:
-    """Write weights (in threads) and all other files at the same time; Ctrl-C stops both."""
+@contextlib.contextmanager
+def _weights_in_background(source: Source, plan: Plan, part: Path, *, hardlink: bool) -> Iterator[None]:
+    """Write the weights in threads while the body runs; after it they are complete.
+
+    What either side raises, Ctrl-C included, ends both.
+    """
     total = sum(file.stat().st_size for file in source.checkpoint.files)
     stop = threading.Event()
     bar = tqdm(
@@ -177,19 +189,11 @@ def _write(source: Source, plan: Plan, part: Path, *, hardlink: bool) -> list[st
                     hardlink=hardlink,
                     progress=progress,
                 )
-                left_out = write_files(
-                    source.folder,
-                    part,
-                    tokenizer=source.tokenizer,
-                    plan=plan,
-                    spm_models=source.spm_models,
-                    rows=source.tensors.rows,
-                )
+                yield
                 weights.result()
             except BaseException:
                 stop.set()
                 raise
-    return left_out
 
 
 def print_plan(source: Source, plan: Plan, origin: dict[str, Any]) -> None:

@@ -98,15 +98,18 @@ def load_encoder(folder: Path) -> Any:
     return encoder
 
 
-def open_edited(base: Path, out: Path) -> Edited:
-    """Open an edited folder and its base; UserError if vocab_edit.json is missing or names another base."""
+def open_edited(base: Path, out: Path, *, base_tokenizer: TokenizerJson | None = None) -> Edited:
+    """Open an edited folder and its base; UserError if vocab_edit.json is missing or names another base.
+
+    base_tokenizer: the base's tokenizer.json, where it has been read already.
+    """
     path = out / EDIT_FILE
     if not path.is_file():
         raise UserError(
             f"{path} is missing; -m must be a folder that this toolkit wrote, -b the one it came from"
         )
     edit = read_versioned(path, format=EDIT_FORMAT[0], version=EDIT_FORMAT[1])
-    base_tokenizer = read_tokenizer_json(base)
+    base_tokenizer = base_tokenizer or read_tokenizer_json(base)
     found = sha256_file(base_tokenizer.path)
     if found != edit.get("base_tokenizer_sha256"):
         wanted = str(edit.get("base_tokenizer_sha256"))
