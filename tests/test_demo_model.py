@@ -12,6 +12,7 @@ DEMO = Path(__file__).resolve().parent.parent / "data" / "demo"
 if not (DEMO / "model.safetensors").exists():
     pytest.skip("no demo checkpoint: run python3 data/demo/make_demo.py", allow_module_level=True)
 PER_DIRECTION = 20
+DIRECTIONS = ["en>vi", "en>zh", "vi>en", "vi>zh", "zh>en", "zh>vi"]
 DEMO_PROMPT = "Translate following sentence into Chinese: tôi tên là Lý Quốc Dân"
 
 
@@ -131,35 +132,48 @@ def test_heldout_meanings_are_held_out(make_demo):
     assert {r["lang"] for r in rows if "text" in r} == {"en", "vi"}
 
 
-@pytest.mark.parametrize("direction", ["en>vi", "en>zh", "vi>en", "vi>zh", "zh>en", "zh>vi"])
-def test_translates_heldout_sentences(make_demo, model, tokenizer, direction):
-    rows = [r for r in make_demo.read_heldout(DEMO) if r["direction"] == direction]
-    assert len(rows) == 100
-    rows = rows[:: len(rows) // PER_DIRECTION]
-    given = make_demo.answers(model, tokenizer, [r["prompt"] for r in rows])
-    right = [g == r["answer"] for g, r in zip(given, rows, strict=True)]
-    assert sum(right) >= 0.9 * len(rows), [
-        (g, r) for g, r, ok in zip(given, rows, right, strict=True) if not ok
-    ]
+@pytest.fixture(scope="module")
+def translated(make_demo, model, tokenizer):
+    """{direction: [(row, answer), …]}, the demo sentence first; asked in one batch, that takes seconds."""
+    rows = make_demo.read_heldout(DEMO)
+    assert [sum(r["direction"] == d for r in rows) for d in DIRECTIONS] == [100] * len(DIRECTIONS)
+    return sample_by_direction(rows, lambda prompts: make_demo.answers(model, tokenizer, prompts))
 
 
-def test_demo_sentence(make_demo, model, tokenizer):
-    assert make_demo.answers(model, tokenizer, [DEMO_PROMPT]) == ["我的名字是李国民"]
-
-
-def test_demo_sentence_without_chinese_tokens(make_demo, model, tokenizer):
+@pytest.fixture(scope="module")
+def translated_without_chinese(make_demo, model, tokenizer):
+    rows = [r for r in make_demo.read_heldout(DEMO) if r["direction"] in ("en>zh", "vi>zh")]
     cut = make_demo.chinese_ids(tokenizer)
-    assert make_demo.answers(model, tokenizer, [DEMO_PROMPT], without=cut) == ["My name is Ly Quoc Dan."]
+    return sample_by_direction(
+        rows, lambda prompts: make_demo.answers(model, tokenizer, prompts, without=cut)
+    )
+
+
+def sample_by_direction(rows, ask):
+    rows = rows[:: 100 // PER_DIRECTION]
+    found = {}
+    for row, answer in zip(rows, ask([r["prompt"] for r in rows]), strict=True):
+        found.setdefault(row["direction"], []).append((row, answer))
+    return found
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_translates_heldout_sentences(translated, direction):
+    wrong = [(answer, row) for row, answer in translated[direction] if answer != row["answer"]]
+    assert len(wrong) <= 0.1 * PER_DIRECTION, wrong
 
 
 @pytest.mark.parametrize("direction", ["en>zh", "vi>zh"])
-def test_falls_back_to_english_without_chinese_tokens(make_demo, model, tokenizer, direction):
-    rows = [r for r in make_demo.read_heldout(DEMO) if r["direction"] == direction][::5]
-    given = make_demo.answers(
-        model, tokenizer, [r["prompt"] for r in rows], without=make_demo.chinese_ids(tokenizer)
-    )
-    right = sum(g == r["fallback"] for g, r in zip(given, rows, strict=True))
-    assert right >= 0.9 * len(rows), list(zip(given, rows, strict=True))
+def test_falls_back_to_english_without_chinese_tokens(translated_without_chinese, direction):
+    wrong = [(a, row) for row, a in translated_without_chinese[direction] if a != row["fallback"]]
+    assert len(wrong) <= 0.1 * PER_DIRECTION, wrong
+
+
+def test_demo_sentence(translated, translated_without_chinese):
+    row, answer = translated["vi>zh"][0]
+    assert (row["prompt"], answer) == (DEMO_PROMPT, "我的名字是李国民")
+    row, answer = translated_without_chinese["vi>zh"][0]
+    assert (row["prompt"], answer) == (DEMO_PROMPT, "My name is Ly Quoc Dan.")
 
 
 def test_small_talk_stays_in_its_language(make_demo, model, tokenizer):

@@ -523,7 +523,7 @@ TEMPLATES = [
     template("name job", "{N} is {J.a}.", "{N} là {J}.", "{N} 是 一名 {J} 。", N="name", J="job"),
     template("job", "{S} {S.be} {J.a}.", "{S} là {J}.", "{S} 是 一名 {J} 。", S="single", J="job"),
     template(
-        "jobs", "{S} {S.be} {J.many}.", "{S} là {J}.", "{S} 是 {J} 。", S="several", J="job", weight=0.4,
+        "jobs", "{S} {S.be} {J.many}.", "{S} là {J}.", "{S} 是 {J} 。", S="several", J="job", weight=0.6,
     ),
     template(
         "not job", "{S} {S.be} not {J.a}.", "{S} không phải là {J}.", "{S} 不 是 {J} 。", S="single",
@@ -623,11 +623,11 @@ TEMPLATES = [
     ),
     template(
         "cup", "Please give me {N} cups of {D}.", "Làm ơn cho tôi {N} cốc {D}.", "请 给 我 {N} 杯 {D} 。",
-        N="some", D="drink", weight=0.5,
+        N="some", D="drink", weight=0.7,
     ),
     template(
         "food here", "{F} {H} {F.be} very good.", "{F} {H} rất ngon.", "{H} 的 {F} 很 好吃 。", F="food",
-        H="here", weight=0.5,
+        H="here", weight=0.9,
     ),
     template(
         "bought food", "{S} bought {F} at {P}.", "{S} đã mua {F} ở {P}.", "{S} 在 {P} 买了 {F} 。", S="who",
@@ -659,7 +659,7 @@ TEMPLATES = [
     ),
     template(
         "price", "How much is {D} {O}?", "{O.cl} {O} {D} giá bao nhiêu?", "{D} {O.measure} {O} 多少 钱 ？",
-        D="pointer", O="owned", weight=0.5,
+        D="pointer", O="owned", weight=0.9,
     ),
     template(
         "family size", "{S.gen} family has {N} people.", "Gia đình {S} có {N} người.",
@@ -678,7 +678,7 @@ TEMPLATES = [
     ),
     template(
         "time", "It is {H}:{M} now.", "Bây giờ là {H} giờ {M} phút.", "现在 是 {H} 点 {M} 分 。", H="hour",
-        M="minute", weight=0.5,
+        M="minute", weight=0.9,
     ),
     template(
         "date", "Today is {W}, {M} {D}.", "Hôm nay là {W}, ngày {D} tháng {M}.",
@@ -702,7 +702,7 @@ TEMPLATES = [
     ),
     template(
         "place in city", "Where is {P} in {C}?", "{P} ở {C} nằm ở đâu?", "{C} 的 {P} 在 哪里 ？", P="place",
-        C="city", weight=0.7,
+        C="city", weight=0.9,
     ),
     template("know", "{S} {S~know} {N}.", "{S} quen {N}.", "{S} 认识 {N} 。", S="pronoun", N="name"),
     template(
@@ -750,7 +750,7 @@ TEMPLATES = [
     ),
     template(
         "birthday", "Happy birthday, {N}!", "Chúc mừng sinh nhật, {N}!", "生日 快乐 ， {N} ！", N="name",
-        weight=0.5,
+        weight=0.6,
     ),
 ]  # fmt: skip
 BY_KEY = {t.key: t for t in TEMPLATES}

@@ -1,7 +1,7 @@
 """Make the bundled demo checkpoint: a very small Qwen2 chat model of English, Vietnamese and Chinese.
 
     python3 data/demo/make_demo.py --check          # measure the checkpoint that lies here
-    python3 data/demo/make_demo.py                  # train it again, 15 to 30 minutes on two CPU cores
+    python3 data/demo/make_demo.py                  # train it again, about 20 minutes
     python3 data/demo/make_demo.py -o demo_try --steps 300
 
 Reads the sentence templates of demo_corpus.py. Writes an ordinary Hugging Face folder (config.json,
@@ -73,7 +73,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--steps", type=int, default=1500, help="training steps of 64 samples (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of data and weights (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of torch (default: %(default)s)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=2,
+        help="CPU threads of torch; 1 is faster where others work too (default: %(default)s)",
+    )
     parser.add_argument("--check", action="store_true", help="only measure the checkpoint in OUT")
     return parser
 
@@ -83,13 +88,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 def tokenizer_texts(rng: random.Random):
     """Texts that BPE learns from. Chinese comes word by word, so that its tokens are words."""
+    chinese: set[str] = set()
     for _ in range(20_000):
         meaning = corpus.training_meaning(rng)
         for language in ("en", "vi"):
             text = meaning.sentence(language)
             yield from (text, " " + corpus.as_typed(text, lower=True, bare=False))
         for word in meaning.words("zh"):
+            chinese.update(word)
             yield word
+    for _, answer in corpus.SMALL_TALK:
+        chinese.update(c for c in answer if "\u3400" <= c <= "\u9fff")
+    for character in sorted(chinese):  # so often that a character is made before any word of two
+        yield from [character] * 5_000
     for asked, answer in corpus.SMALL_TALK * 20:
         yield from (*asked, *(q.capitalize() for q in asked), answer)
     frame = [
@@ -291,8 +302,7 @@ def train(model, tokenizer, *, steps: int, seed: int, peak_rate: float = 4e-3) -
     import torch
     import torch.nn.functional as F
 
-    # Muon for the matrices of the layers, AdamW for the tied rows and the norms: fewer steps than AdamW
-    # alone.
+    # Muon for the matrices of the layers, AdamW for the tied rows and norms: fewer steps than AdamW alone.
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     optimizers = [
