@@ -20,7 +20,7 @@ from vocabkit.tokenizer_json import TokenizerJson, dump_tokenizer_json
 # What would contradict the new vocabulary, could run code, or is written anew; file names and suffixes.
 LEFT_OUT_SUFFIXES = {
     ".bin", ".pth", ".pt", ".ckpt", ".gguf", ".onnx", ".h5", ".msgpack", ".ot", ".tflite", ".safetensors",
-    ".pkl", ".tiktoken", ".py", ".part", ".lock",
+    ".pkl", ".tiktoken", ".py", ".jsonl", ".part", ".lock",
 }  # fmt: skip
 LEFT_OUT_NAMES = {"tekken.json", "vocab.txt", "README.md", "vocab_edit.json", "verify_report.json"}
 # Generation settings that generate() would take from config.json if there were no generation_config.json
