@@ -20,7 +20,7 @@ from vocabkit.text import nfc
 from vocabkit.verify import Check, Edited
 
 MAX_LENGTH = 256  # tokens of one piece of text: bounds the (T, V) logits held at a time
-MAX_TOKENS = 20_000  # tokens of text that the models read, spread evenly over what is given
+MAX_TOKENS = 8_000  # tokens of text that the models read, spread evenly over what is given
 LOGIT_TOKENS = 512  # tokens whose logits over all kept columns are compared one by one
 # Largest |Δ logit| that rounding explains, relative to the largest logit: the two matrices differ in their
 # number of rows, and libraries cut sums of products into blocks by the shape.
