@@ -49,8 +49,11 @@ def main(argv: list[str] | None = None) -> int:
             f"{report_path} holds no logits; run first: model_edit.py -t verify_edit -m {args.trimmed}"
         )
 
+    import torch
+
     from vocabkit.model import load_model, load_tokenizer, prompt_ids, silence
 
+    torch.set_num_threads(1)  # a model this small is no faster on more, and far slower beside other work
     silence()
     folders = (args.base, args.trimmed)
     models = [load_model(folder) for folder in folders]
