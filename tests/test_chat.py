@@ -4,6 +4,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -130,8 +131,17 @@ class Terminal:
         before, _, self.seen = self.seen.partition(wanted.encode())
         return before.decode() + wanted
 
-    def exit_status(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+    def exit_status(self, press: str, seconds: float = 60.0) -> int:
+        """Press keys until the program ends: a key that arrives while input() is being entered is lost."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.write(press)
+            time.sleep(0.5)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+        os.kill(self.pid, signal.SIGKILL)
+        raise AssertionError(f"{press!r} did not end the program within {seconds} seconds")
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(models, tmp_path):
@@ -146,8 +156,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(models, tmp_path):
         terminal.write("\x03")
         assert re.search(TIME_LINE.format(re.escape(str(endless))), terminal.read_until("tokens/s"))
     terminal.read_until("Bạn: ")
-    terminal.write("\x03")
-    assert terminal.exit_status() == 0
+    assert terminal.exit_status(press="\x03") == 0
     os.close(terminal.screen)
 
 
