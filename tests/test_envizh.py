@@ -86,7 +86,7 @@ def test_no_sample_holds_a_removed_script(folders):
             top_k=0,
             top_p=1.0,
             repetition_penalty=1.0,
-            max_new_tokens=16,
+            max_new_tokens=10,
             num_return_sequences=250,
             pad_token_id=tokenizer.pad_token_id,
         )[:, prompt.shape[1] :]
