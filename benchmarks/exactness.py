@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     columns = list(table[0])
     print("\n" + " | ".join(columns))
     for row in table:
-        print(" | ".join(f"{v:,}" if isinstance(v, int) and v is not True else str(v) for v in row.values()))
+        print(" | ".join(f"{v:,}" if type(v) is int else str(v) for v in row.values()))
     print(json.dumps(table))
     return 1 if any(row["findings"] for row in table) else 0
 

@@ -110,6 +110,32 @@ def split(folder: Path, shards: int) -> None:
     )
 
 
+def as_bin(folder: Path, *, shards: int = 1, zipped: bool = True) -> dict[str, Any]:
+    """Replace the safetensors of a complete folder by what torch.save() makes of the model's state_dict.
+
+    Returns that state_dict: a tied head is in it, and is the same memory. Aliases lie in one shard, as
+    transformers puts them. zipped: not in the format of before torch 1.6.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    is_seq2seq = AutoConfig.from_pretrained(folder).is_encoder_decoder
+    auto = AutoModelForSeq2SeqLM if is_seq2seq else AutoModelForCausalLM
+    state = dict(auto.from_pretrained(folder, dtype="auto").state_dict())
+    for path in folder.glob("model*.safetensors*"):
+        path.unlink()
+    places = sorted({tensor.data_ptr() for tensor in state.values()})
+    weight_map = {}
+    for at in range(shards):
+        name = f"pytorch_model-{at + 1:05}-of-{shards:05}.bin" if shards > 1 else "pytorch_model.bin"
+        part = {key: value for key, value in state.items() if value.data_ptr() in places[at::shards]}
+        torch.save(part, folder / name, _use_new_zipfile_serialization=zipped)
+        weight_map.update(dict.fromkeys(part, name))
+    if shards > 1:
+        write_json(folder / "pytorch_model.bin.index.json", {"metadata": {}, "weight_map": weight_map})
+    return state
+
+
 def write_safetensors(path: Path, tensors: dict[str, tuple[str, list[int], int | bytes]]) -> None:
     """Write a file by hand: name → dtype, shape, its bytes or the number of zeros (a sparse file)."""
     header, at = {}, 0

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 from tokenizers import (
     AddedToken,
     Regex,
@@ -37,7 +38,7 @@ from vocabkit.chat_template import render_chat
 from vocabkit.files import write_json
 from vocabkit.plan import Plan, make_plan
 from vocabkit.tokenizer_files import read_spm_models, required_ids, write_files
-from vocabkit.tokenizer_json import TokenizerJson, read_tokenizer_json
+from vocabkit.tokenizer_json import UNIGRAM, TokenizerJson, read_tokenizer_json
 from vocabkit.verify import load_encoder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -152,6 +153,48 @@ def trim_files(base: Folder, target: Path, plan: Plan) -> Trimmed:
 def trimmed_encoder(base: Folder, new_to_old: list[int]) -> Tokenizer:
     """The trimmed tokenizer.json alone, run by the tokenizers library."""
     return Tokenizer.from_str(json.dumps(base.tokenizer.trimmed(new_to_old)))
+
+
+# The theorem of vocabkit/bpe.py and unigram.py
+
+
+def check_theorem(
+    base: Folder, new_to_old: list[int], texts: list[str], *, new: Tokenizer | None = None
+) -> int:
+    """Assert that trimming changes no covered text, nor what any text decodes to; return how many are
+    covered.
+
+    Of texts that are not covered, Unigram reads removed characters as <unk>: they need not decode as before.
+    new: the trimmed tokenizer, where it is more than tokenizer.json.
+    """
+    old_to_new = {old: new_id for new_id, old in enumerate(new_to_old)}
+    new = new or trimmed_encoder(base, new_to_old)
+    before, after = ([e.ids for e in encoder.encode_batch(texts)] for encoder in (base.encoder, new))
+    covered = 0
+    for text, a, b in zip(texts, before, after, strict=True):
+        is_covered = old_to_new.keys() >= set(a)
+        covered += is_covered
+        if is_covered:
+            assert b == [old_to_new[token_id] for token_id in a], text
+        if is_covered or base.tokenizer.family != UNIGRAM:
+            decoded = base.encoder.decode(a, skip_special_tokens=False)
+            assert new.decode(b, skip_special_tokens=False) == decoded, text
+    return covered
+
+
+def draw_covered(data: Any, folder: Folder) -> tuple[set[int], list[str]]:
+    """Draw ids to keep and texts of a tiny folder; every other text uses none but these ids."""
+    wanted = data.draw(st.sets(st.sampled_from(sorted(folder.tokenizer.tokens)), max_size=60))
+    words = st.sampled_from([word for text in SENTENCES for word in text.split(" ")])
+    text = st.lists(st.one_of(st.text(max_size=8), words), max_size=8).map(" ".join)
+    texts = data.draw(st.lists(text, min_size=1, max_size=6))
+    return wanted.union(*map(folder.encode, texts[::2])), texts
+
+
+def draw_text(data: Any, documents: list[str]) -> str:
+    """Draw random Unicode mixed with real lines."""
+    lines = st.sampled_from(documents).map(lambda document: document[:80])
+    return "".join(data.draw(st.lists(st.one_of(st.text(max_size=12), lines), max_size=5)))
 
 
 def edit_json(path: Path, **changes: Any) -> None:

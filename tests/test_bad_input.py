@@ -6,7 +6,6 @@ Broken inputs run in this process through run_cli(); signals, full disks and rac
 import contextlib
 import json
 import os
-import pickle
 import shutil
 import signal
 import stat
@@ -127,9 +126,11 @@ def quantized(folder: Path) -> None:
 
 
 def pickled(folder: Path) -> None:
-    """The weights as a pickle that makes a file when it is loaded."""
+    """The weights as a pickle that makes a folder when it is loaded."""
+    import torch
+
     (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(str(folder.parent / "EXECUTED"))))
+    torch.save({EMBED: Bomb(str(folder.parent / "EXECUTED"))}, folder / "pytorch_model.bin")
 
 
 class Bomb:
@@ -138,6 +139,12 @@ class Bomb:
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return os.mkdir, (self.path,)
+
+
+def other_pickled(folder: Path) -> None:
+    """Weights under a name that nobody reads: they are not even opened."""
+    pickled(folder)
+    (folder / "pytorch_model.bin").rename(folder / "consolidated.00.pth")
 
 
 def custom_code(folder: Path) -> None:
@@ -316,7 +323,12 @@ CASES: dict[str, tuple[str, Callable[[Path], object], list[str]]] = {
     "pickle that runs code": (
         "single",
         pickled,
-        ["{m} has no safetensors, only pytorch_model.bin", "convert it"],
+        ["{m}/pytorch_model.bin holds posix.mkdir, expected tensors only", "this model's safetensors"],
+    ),
+    "pickle of another name": (
+        "single",
+        other_pickled,
+        ["{m} has no safetensors, only consolidated.00.pth", "convert it"],
     ),
     "custom code": (
         "single",
@@ -464,20 +476,29 @@ def small_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("kind", ["single", "sharded"])
-def test_a_full_disk_leaves_nothing(checkpoints, small_disk, kind):
-    command = [*COMMAND, "-m", checkpoints / kind, "-o", small_disk / "out"]
+@pytest.mark.parametrize("kind", ["single", "sharded", "bin"])
+def test_a_full_disk_leaves_nothing(checkpoints, work, small_disk, kind):
+    model, notice = checkpoints / kind, ""
+    if kind == "bin":
+        model = Path(shutil.copytree(checkpoints / "single", work / "model"))
+        build.as_bin(model)
+        notice = (
+            f"{model} has no safetensors: reading pytorch_model.bin with weights_only=True and writing it "
+        )
+        notice += "as safetensors first\n"
+    command = [*COMMAND, "-m", model, "-o", small_disk / "out"]
     filler = small_disk / "filler"
     filler.write_bytes(bytes(960_000))  # less is left than the weights need
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1
-    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
-    assert str(small_disk / "out.part") in result.stderr
+    stderr = result.stderr.removeprefix(notice)
+    assert stderr.startswith("error: ") and stderr.count("\n") == 1, stderr
+    assert str(small_disk / "out.part") in stderr
     assert "No space left on device; free some space, then run the same command again" in result.stderr
     assert [path.name for path in small_disk.iterdir()] == ["filler"]
     filler.unlink()
     result = subprocess.run(command, capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (0, notice)
 
 
 # Interrupted runs. The body of the model is zeros that take no space to read and much time to write.

@@ -15,7 +15,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from vocabkit import checkpoint
-from vocabkit.checkpoint import DTYPE_BITS, Tensor, read_checkpoint, read_header, read_rows, write_with_rows
+from vocabkit.checkpoint import (
+    DTYPE_BITS,
+    Tensor,
+    copy_unchanged,
+    read_checkpoint,
+    read_header,
+    read_rows,
+    write_with_rows,
+)
 from vocabkit.errors import UserError
 from vocabkit.files import read_json, write_json
 
@@ -147,6 +155,7 @@ def test_written_files_open_with_the_library_and_hold_the_rows(
     vocabulary = {"embed.weight"} if tied else {"embed.weight", "head.weight", "head.bias"}
     told = []
     source = read_checkpoint(tmp_path / "old")
+    copy_unchanged(source, tmp_path / "new", vocabulary=vocabulary, progress=told.append)
     write_with_rows(
         source, tmp_path / "new", kept, vocab_size=16, vocabulary=vocabulary, progress=told.append
     )
@@ -223,9 +232,9 @@ def test_index_without_a_total_gets_the_right_one(tmp_path):
     edit_json(tmp_path / "old" / "model.safetensors.index.json", metadata={})
     (tmp_path / "new").mkdir()
     source = read_checkpoint(tmp_path / "old")
-    write_with_rows(
-        source, tmp_path / "new", [3], vocab_size=1, vocabulary={"embed.weight", "head.weight", "head.bias"}
-    )
+    vocabulary = {"embed.weight", "head.weight", "head.bias"}
+    copy_unchanged(source, tmp_path / "new", vocabulary=vocabulary)
+    write_with_rows(source, tmp_path / "new", [3], vocab_size=1, vocabulary=vocabulary)
     index = read_json(tmp_path / "new" / "model.safetensors.index.json")
     assert index["metadata"]["total_size"] == read_checkpoint(tmp_path / "new").size
 
@@ -237,15 +246,11 @@ def test_progress_can_stop_the_work(tmp_path):
     def stop(_bytes_written: int) -> None:
         raise KeyboardInterrupt
 
+    source, vocabulary = read_checkpoint(tmp_path / "old"), {"embed.weight"}
     with pytest.raises(KeyboardInterrupt):
-        write_with_rows(
-            read_checkpoint(tmp_path / "old"),
-            tmp_path / "new",
-            [1],
-            vocab_size=1,
-            vocabulary={"embed.weight"},
-            progress=stop,
-        )
+        copy_unchanged(source, tmp_path / "new", vocabulary=vocabulary, progress=stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_with_rows(source, tmp_path / "new", [1], vocab_size=1, vocabulary=vocabulary, progress=stop)
 
 
 def test_zero_rows_are_told_from_others(tmp_path):
@@ -388,8 +393,3 @@ def test_a_folder_without_safetensors_says_what_it_has(tmp_path, name, message):
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(UserError, match=message):
         read_checkpoint(tmp_path)
-
-
-def test_file_size(tmp_path):
-    (tmp_path / "x").write_bytes(b"12345")
-    assert checkpoint.file_size(tmp_path / "x") == 5

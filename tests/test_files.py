@@ -7,7 +7,10 @@ import hashlib
 import json
 import lzma
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT
@@ -218,18 +221,51 @@ def test_refused_second_run_does_not_disturb_the_first(tmp_path):
     ],
 )
 def test_races_with_another_run_end_in_one_error(tmp_path, monkeypatch, moment, what, message):
-    """The other run acts right before a system call of ours."""
+    """Another program acts right before a system call of ours."""
     owner = Path if moment == "mkdir" else files.fcntl
     call = getattr(owner, moment)
 
     def after_the_other_run(*args: object) -> object:
-        monkeypatch.undo()
-        what(tmp_path / "out", tmp_path / "out.part")
+        if moment == "mkdir" or (tmp_path / "out.part").exists():  # not at the lock of the parent
+            monkeypatch.undo()
+            what(tmp_path / "out", tmp_path / "out.part")
         return call(*args)
 
     monkeypatch.setattr(owner, moment, after_the_other_run)
     with pytest.raises(UserError, match=message), files.new_directory(tmp_path / "out"):
         pytest.fail("it went on")
+
+
+ONE_OF_THREE = """
+import sys
+from pathlib import Path
+from vocabkit.errors import UserError
+from vocabkit.files import new_directory
+
+print("ready", flush=True)
+for line in sys.stdin:
+    try:
+        with new_directory(Path(line.strip())) as part:
+            (part / "file").write_text("x", encoding="utf-8")
+        print("made", flush=True)
+    except UserError:
+        print("refused", flush=True)
+"""
+
+
+def test_runs_that_begin_together_take_nothing_from_each_other(tmp_path):
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [sys.executable, "-c", ONE_OF_THREE]
+    runs = [subprocess.Popen(command, cwd=ROOT, text=True, **pipes) for _ in range(3)]
+    for run in runs:
+        assert run.stdout.readline() == "ready\n"
+    for number in range(300):
+        for run in runs:
+            run.stdin.write(f"{tmp_path / str(number)}\n")
+            run.stdin.flush()
+        assert "made\n" in [run.stdout.readline() for run in runs]
+    assert [run.communicate(timeout=10)[1] for run in runs] == ["", "", ""], "a folder was taken away"
+    assert len(names(tmp_path)) == 300
 
 
 def test_a_full_disk_is_named_by_the_folder(tmp_path):

@@ -259,7 +259,7 @@ def test_merges_txt_of_another_tokenizer(tiny_copy, tmp_path):
     ):
         trim(path, tmp_path / "one")
     (path / "merges.txt").write_text(text + "a b c\n", encoding="utf-8")
-    with pytest.raises(UserError, match="merges.txt: 'a b c' is not a merge"):
+    with pytest.raises(UserError, match="merges.txt has 165 merges that differ"):
         trim(path, tmp_path / "two")
 
 

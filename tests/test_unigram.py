@@ -4,7 +4,7 @@ import doctest
 import random
 
 import pytest
-from conftest import REAL_NAMES, SENTENCES, trimmed_encoder
+from conftest import REAL_NAMES, check_theorem, draw_covered, draw_text
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
@@ -60,30 +60,10 @@ def test_without_the_lowest_score_by_hand():
 # Tokenizer folders
 
 
-def check_theorem(folder, new_to_old: list[int], texts: list[str]) -> int:
-    """Assert the theorem for these texts, decoding included; return how many were covered."""
-    old_to_new = {old: new for new, old in enumerate(new_to_old)}
-    new = trimmed_encoder(folder, new_to_old)
-    before = [e.ids for e in folder.encoder.encode_batch(texts)]
-    after = [e.ids for e in new.encode_batch(texts)]
-    covered = 0
-    for text, a, b in zip(texts, before, after, strict=True):
-        if old_to_new.keys() >= set(a):
-            covered += 1
-            assert b == [old_to_new[token_id] for token_id in a], text
-            assert new.decode(b) == folder.encoder.decode(a)
-    return covered
-
-
 @given(data=st.data())
 def test_theorem_on_the_tiny_folder(tiny, data):
     folder = tiny("t5")
-    wanted = data.draw(st.sets(st.sampled_from(sorted(folder.tokenizer.tokens)), max_size=40))
-    words = st.sampled_from([word for text in SENTENCES for word in text.split(" ")])
-    text = st.lists(st.one_of(st.text(max_size=8), words), max_size=8).map(" ".join)
-    texts = data.draw(st.lists(text, min_size=1, max_size=6))
-    for covered_text in texts[::2]:
-        wanted |= set(folder.encode(covered_text))
+    wanted, texts = draw_covered(data, folder)
     assert check_theorem(folder, folder.plan(wanted).new_to_old, texts) >= len(texts[::2])
 
 
@@ -109,13 +89,8 @@ def test_theorem_on_real_tokenizers(real, documents, name):
 @given(data=st.data())
 def test_theorem_on_any_text(real_trimmed, documents, name, data):
     trimmed = real_trimmed(name)
-    lines = st.sampled_from(documents).map(lambda document: document[:80])
-    text = "".join(data.draw(st.lists(st.one_of(st.text(max_size=12), lines), max_size=5)))
-    before = trimmed.base.encode(text)
-    if trimmed.covers(before):
-        after = trimmed.out.encode(text)
-        assert after == trimmed.map(before)
-        assert trimmed.out.encoder.decode(after) == trimmed.base.encoder.decode(before)
+    texts = [draw_text(data, documents)]
+    check_theorem(trimmed.base, trimmed.plan.new_to_old, texts, new=trimmed.out.encoder)
 
 
 @pytest.mark.assets

@@ -61,7 +61,7 @@ def byte_level_bytes(token: str) -> bytes:
     >>> byte_level_bytes("ĠViá»ĩt").decode()
     ' Việt'
     """
-    return bytes(CHAR_TO_BYTE[char] for char in token)
+    return bytes(map(CHAR_TO_BYTE.__getitem__, token))
 
 
 def byte_level_token(data: bytes) -> str:
@@ -171,8 +171,8 @@ def parse_merge(merge: Any) -> Merge:
     (('Ġ', 't'), ('Ġ', 't'))
     """
     parts = merge.split(" ") if isinstance(merge, str) else merge
-    if not (
-        isinstance(parts, list | tuple) and len(parts) == 2 and all(isinstance(p, str) and p for p in parts)
-    ):
-        raise ValueError(f"{merge!r} is not a merge: expected 'left right' or ['left', 'right']")
-    return parts[0], parts[1]
+    if isinstance(parts, list | tuple) and len(parts) == 2:
+        left, right = parts
+        if left and right and isinstance(left, str) and isinstance(right, str):
+            return left, right
+    raise ValueError(f"{merge!r} is not a merge: expected 'left right' or ['left', 'right']")

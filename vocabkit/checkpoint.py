@@ -13,7 +13,7 @@ import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,9 +54,9 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All tensors of a folder by name, its files in the order of their names, their metadata.
+    """All tensors of a model by name, its files in the order of their names, their metadata.
 
-    is_sharded: there is an index file.
+    folder: where its config.json is. is_sharded: there is an index file beside the files.
     """
 
     folder: Path
@@ -118,22 +118,12 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Return the checkpoint in a folder, every header checked; UserError for what is missing or wrong."""
     index_path, single = folder / INDEX, folder / SINGLE
+    weight_map: dict[str, str] | None = None
     if index_path.is_file():
-        weight_map = read_json_object(index_path).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise UserError(f"{index_path} has no weight_map; download the file again")
-        for name, file_name in weight_map.items():
-            if (
-                not isinstance(file_name, str)
-                or Path(file_name).name != file_name
-                or file_name in ("", "..", ".")
-            ):
-                raise UserError(
-                    f"{index_path}: {name} lies in {file_name!r}, expected a file of the folder itself"
-                )
+        weight_map = read_index(index_path)
         files = [folder / name for name in sorted(set(weight_map.values()))]
     elif single.is_file():
-        weight_map, files = None, [single]
+        files = [single]
     else:
         raise UserError(_no_weights(folder))
     tensors: dict[str, Tensor] = {}
@@ -154,6 +144,21 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         for name in tensors.keys() - weight_map.keys():
             raise UserError(f"{index_path} does not list {name} of {tensors[name].file}; download both again")
     return Checkpoint(folder, tensors, files, weight_map is not None, metadata)
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """Return tensor → file of an index file; UserError if there is none, or a file outside the folder."""
+    weight_map = read_json_object(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(f"{path} has no weight_map; download the file again")
+    for name, file_name in weight_map.items():
+        if (
+            not isinstance(file_name, str)
+            or Path(file_name).name != file_name
+            or file_name in ("", "..", ".")
+        ):
+            raise UserError(f"{path}: {name} lies in {file_name!r}, expected a file of the folder itself")
+    return weight_map
 
 
 def _no_weights(folder: Path) -> str:
@@ -194,6 +199,28 @@ def _read_into(file: IO[bytes], buffer: memoryview) -> None:
         buffer = buffer[count:]
 
 
+def copy_unchanged(
+    source: Checkpoint,
+    target: Path,
+    *,
+    vocabulary: Set[str],
+    hardlink: bool = False,
+    progress: Progress = lambda bytes_written: None,
+) -> None:
+    """Copy (or link) the files without a tensor named in vocabulary, the part that needs no plan.
+
+    progress is told the bytes written every few megabytes, from several threads; what it raises ends the
+    work.
+    """
+    changed = {source.tensors[name].file for name in vocabulary}
+
+    def copy(file: Path) -> None:
+        copy_file(file, target / file.name, hardlink=hardlink, progress=progress)
+
+    with ThreadPoolExecutor(COPY_THREADS) as pool:
+        list(pool.map(copy, [file for file in source.files if file not in changed]))
+
+
 def write_with_rows(
     source: Checkpoint,
     target: Path,
@@ -201,66 +228,63 @@ def write_with_rows(
     *,
     vocab_size: int,
     vocabulary: Set[str],
-    hardlink: bool = False,
     progress: Progress = lambda bytes_written: None,
 ) -> None:
-    """Write the checkpoint into target, with rows new_to_old and then zeros in the tensors named in
-    vocabulary.
+    """Write the files with a tensor named in vocabulary, its rows now new_to_old and then zeros; the index
+    too.
 
-    Files without such a tensor are copied (or linked) as they are; in the others each tensor is copied or
-    gathered in its old place. progress is told the bytes written every few megabytes, from several threads;
-    what it raises ends the work. Memory: one block of rows a thread, whatever the model's size.
+    Each tensor is copied or gathered in its old place. With copy_unchanged the checkpoint is complete.
+    progress: as there. Memory: one block of rows a thread, whatever the model's size.
     """
 
     def write(file: Path) -> None:
         tensors = [tensor for tensor in source.tensors.values() if tensor.file == file]
-        if not any(tensor.name in vocabulary for tensor in tensors):
-            copy_file(file, target / file.name, hardlink=hardlink, progress=progress)
-            return
-        header = _new_header(tensors, vocab_size, vocabulary, source.metadata[file])
+        resized = [_with_rows(t, vocab_size) if t.name in vocabulary else t for t in tensors]
+        header = header_bytes(resized, source.metadata[file])
         with file.open("rb", buffering=0) as reader, (target / file.name).open("xb", buffering=0) as writer:
-            _write(writer, header)
+            write_all(writer, header)
             for tensor in tensors:
                 if tensor.name in vocabulary:
                     for block in read_rows(tensor, new_to_old):
-                        _write(writer, block.data.cast("B"))
+                        write_all(writer, block.data.cast("B"))
                         progress(block.nbytes)
-                    _write(writer, bytes((vocab_size - len(new_to_old)) * tensor.row_bytes))
+                    write_all(writer, bytes((vocab_size - len(new_to_old)) * tensor.row_bytes))
                 else:
                     copy_range(reader, writer, offset=tensor.start, count=tensor.size, progress=progress)
             os.fsync(writer.fileno())
 
     with ThreadPoolExecutor(COPY_THREADS) as pool:
-        list(pool.map(write, source.files))
+        list(pool.map(write, sorted({source.tensors[name].file for name in vocabulary})))
     if source.is_sharded:
         _write_index(source, target, vocab_size, vocabulary)
 
 
-def _write(writer: IO[bytes], data: Any) -> None:
-    """Write all of data: an unbuffered file may take a part of it."""
+def write_all(writer: IO[bytes], data: Any) -> None:
+    """Write all of data, bytes or their like: an unbuffered file may take a part of it."""
     view = memoryview(data)
     while view:
         view = view[writer.write(view) :]
 
 
-def _new_header(
-    tensors: Sequence[Tensor], vocab_size: int, vocabulary: Set[str], metadata: Mapping[str, str]
-) -> bytes:
+def _with_rows(tensor: Tensor, rows: int) -> Tensor:
+    return replace(tensor, shape=(rows, *tensor.shape[1:]), size=rows * tensor.row_bytes)
+
+
+def header_bytes(tensors: Sequence[Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return how a file begins that holds these tensors in this order; where they lie now does not matter."""
     entries: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     at = 0
     for tensor in tensors:
-        is_vocabulary = tensor.name in vocabulary
-        shape = [vocab_size, *tensor.shape[1:]] if is_vocabulary else list(tensor.shape)
-        size = vocab_size * tensor.row_bytes if is_vocabulary else tensor.size
-        entries[tensor.name] = {"dtype": tensor.dtype, "shape": shape, "data_offsets": [at, at + size]}
-        at += size
+        shape, end = list(tensor.shape), at + tensor.size
+        entries[tensor.name] = {"dtype": tensor.dtype, "shape": shape, "data_offsets": [at, end]}
+        at = end
     text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     text += b" " * (-len(text) % 8)  # the library aligns the tensors to 8 bytes
     return struct.pack("<Q", len(text)) + text
 
 
 def _write_index(source: Checkpoint, target: Path, vocab_size: int, vocabulary: Set[str]) -> None:
-    index = read_json_object(source.folder / INDEX)
+    index = read_json_object(source.files[0].with_name(INDEX))
     metadata = index.setdefault("metadata", {})
     removed = 0  # parameters; bytes follow from the size of one
     for name in vocabulary:
@@ -295,8 +319,3 @@ def rows_as_float32(tensor: Tensor, ids: Sequence[int]) -> np.ndarray:
             np.float32
         )
     raise UserError(f"{tensor.file}: {tensor.name} is {tensor.dtype}, expected BF16, F16, F32 or F64")
-
-
-def file_size(path: Path) -> int:
-    """Return a file's bytes."""
-    return os.stat(path).st_size

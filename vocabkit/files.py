@@ -139,6 +139,16 @@ def copy_file(
         os.fsync(writer.fileno())
 
 
+def progress_bar(total: int, what: str) -> Any:
+    """Return a bar on stderr that counts bytes up to total and leaves nothing behind: a tqdm."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total, unit="B", unit_scale=True, desc=what, file=sys.stderr, leave=False,
+        disable=None,  # where stderr is no terminal: a log, or a program that reads our one line
+    )  # fmt: skip
+
+
 def fsync_path(path: Path) -> None:
     """Make a file's bytes, or a folder's names, survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
@@ -158,16 +168,17 @@ def new_directory(out: Path) -> Iterator[Path]:
     """
     check_new(out)
     part = out.with_name(out.name + ".part")
-    if part.exists():
+    with _turn_in(out.parent):
+        if part.exists():
+            lock = _lock_directory(part)
+            print(f"removing {part}, left by a run that was interrupted", file=sys.stderr)
+            shutil.rmtree(part)
+            os.close(lock)
+        try:
+            part.mkdir()
+        except FileExistsError:
+            raise _busy(part) from None
         lock = _lock_directory(part)
-        print(f"removing {part}, left by a run that was interrupted", file=sys.stderr)
-        shutil.rmtree(part)
-        os.close(lock)  # not before: another run would take the new folder for the old one
-    try:
-        part.mkdir()
-    except FileExistsError:
-        raise _busy(part) from None
-    lock = _lock_directory(part)
     try:
         check_new(out)  # another run may have finished since the first look
         yield part
@@ -197,6 +208,18 @@ def check_new(out: Path) -> None:
 
 def _busy(path: Path) -> UserError:
     return UserError(f"{path} is being written by another run; wait for it, or choose another -o")
+
+
+@contextlib.contextmanager
+def _turn_in(folder: Path) -> Iterator[None]:
+    """Let one run at a time make a folder in this one: what is not locked yet looks like left behind."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _lock_directory(path: Path) -> int:

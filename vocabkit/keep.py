@@ -340,18 +340,19 @@ def _entries(path: Path, content: str) -> Iterator[tuple[str, int, str | None]]:
             f"{path} has the ending {path.suffix!r}; lists are folders, .jsonl, .txt or .json files"
         )
     # Not splitlines(): a token may hold U+2028 or another character that it takes for the end of a line.
-    for number, line in enumerate(content.split("\n"), 1):
-        where = f"{path}:{number}"
-        line = line.partition("#")[0] if path.suffix == ".txt" else line
-        if not line.strip():
-            continue
-        if path.suffix == ".txt":
-            if not (line.strip().isascii() and line.strip().isdigit()):
-                raise UserError(f"{where}: {line.strip()!r} is no token id; write one number per line")
+    lines = ((f"{path}:{number}", line) for number, line in enumerate(content.split("\n"), 1))
+    if path.suffix == ".jsonl":
+        for where, line in lines:
+            if line and not line.isspace():
+                row_text, token_id = _parse_row(where, line)
+                yield where, token_id, row_text
+        return
+    for where, line in lines:
+        line = line.partition("#")[0].strip()
+        if line and not (line.isascii() and line.isdigit()):
+            raise UserError(f"{where}: {line!r} is no token id; write one number per line")
+        if line:
             yield where, int(line), None
-        else:
-            row = _parse_row(where, line)
-            yield where, row[1], row[0]
 
 
 def _is_id(value: Any) -> bool:
@@ -371,8 +372,8 @@ def _parse_row(where: str, line: str) -> tuple[str, int]:
 
 
 def _compare(where: str, row_text: str, *, token_id: int, token_bytes: bytes) -> None:
-    exact, lossy = text_for_people(token_bytes), token_bytes.decode("utf-8", "replace")
-    if row_text not in (exact, lossy):
+    exact = text_for_people(token_bytes)
+    if row_text != exact and row_text != token_bytes.decode("utf-8", "replace"):
         raise UserError(
             f"{where}: token {token_id} is {row_text!r} in the list and {exact!r} in the tokenizer: "
             "a kept list of another tokenizer; make one with build_vocab.py"

@@ -1,14 +1,17 @@
 """verify_edit: the whole ladder of checks on an edited folder, its table and its report.
 
-Reads the edited folder, its base and texts; writes verify_report.json into the edited folder.
+Reads the edited folder, its base and texts; writes verify_report.json into the edited folder. A base of .bin
+files is written as safetensors into a temporary folder beside it first.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vocabkit import verify
 from vocabkit.files import read_texts
 from vocabkit.report import print_checks, write_report
+from vocabkit.torch_bin import open_weights, with_bytes
 from vocabkit.trim import SELF_TEST_TEXTS
 
 
@@ -20,14 +23,16 @@ def verify_edit(
     Models are run only where files, tokenizer and rows hold: else they would not load, or differ for that
     reason.
     """
-    edited = verify.open_edited(base, model)
     paths = list(texts) if texts else [SELF_TEST_TEXTS]
     name = ", ".join(str(path) for path in texts) if texts else "the bundled texts"
-    checks = [
-        verify.check_files(edited),
-        verify.check_tokenizer(edited, read_texts(paths), name=name),
-        verify.check_rows(edited),
-    ]
+    edited = verify.open_edited(base, model)
+    with with_bytes(open_weights(base), model.parent) as checkpoint:
+        edited = replace(edited, opened_base=checkpoint)
+        checks = [
+            verify.check_files(edited),
+            verify.check_tokenizer(edited, read_texts(paths), name=name),
+            verify.check_rows(edited),
+        ]
     if not any(check.findings for check in checks):
         from vocabkit.measure import check_model
         from vocabkit.model import silence

@@ -8,7 +8,7 @@ import contextlib
 import queue
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,12 +117,12 @@ def describe(model: Any) -> str:
     return line
 
 
-def vocabulary_tensors(folder: str | Path) -> VocabularyTensors:
+def vocabulary_tensors(folder: Path, *, stored: Mapping[str, Tensor] | None = None) -> VocabularyTensors:
     """Return which tensors of a checkpoint have one row per token id.
 
     Builds the model of config.json without memory (meta device). Names and ties are checked against the
     safetensors files where there are any: T5 v1.1 is untied although transformers 5 says tied, and files of
-    GPT-2 and GPT-NeoX use other names than the module.
+    GPT-2 and GPT-NeoX use other names than the module. stored: instead of the files'; its rows are not read.
     """
     folder = model_folder(folder)
     config = _config(folder)
@@ -153,18 +153,18 @@ def vocabulary_tensors(folder: str | Path) -> VocabularyTensors:
         elif id(tensor) in suspects or name.endswith("final_logits_bias"):
             groups["unknown"].append(name)
 
-    has_files = (folder / SINGLE).exists() or (folder / INDEX).exists()
-    stored = read_checkpoint(folder).tensors if has_files else {}
+    has_files = stored is None and ((folder / SINGLE).exists() or (folder / INDEX).exists())
+    readable = read_checkpoint(folder).tensors if has_files else {}
     found = {
-        group: tuple(dict.fromkeys(_stored_name(name, tensors, stored) for name in names))
+        group: tuple(dict.fromkeys(_stored_name(name, tensors, stored or readable) for name in names))
         for group, names in groups.items()
     }
     tied = (
         output in inputs and read_json_object(folder / "config.json").get("tie_word_embeddings") is not False
     )
-    both = [next((n for n in found[group] if n in stored), None) for group in ("input", "output")]
+    both = [next((n for n in found[group] if n in readable), None) for group in ("input", "output")]
     if tied and both[0] and both[1]:
-        tied = _equal(stored[both[0]], stored[both[1]])
+        tied = _equal(readable[both[0]], readable[both[1]])
     return VocabularyTensors(**found, tied=tied)
 
 
@@ -381,7 +381,7 @@ def _rows_elsewhere(model: torch.nn.Module, rows: int, sizes: set[int]) -> set[i
     return found
 
 
-def _stored_name(name: str, tensors: dict[str, Any], stored: dict[str, Tensor]) -> str:
+def _stored_name(name: str, tensors: dict[str, Any], stored: Mapping[str, Tensor]) -> str:
     """The checkpoint's own spelling of a module's tensor: same last parts, or the only one of its shape."""
     if name in stored:
         return name

@@ -177,9 +177,9 @@ def tail_of(token_bytes: bytes) -> bytes:
     (b'\\xe1\\xbb', b'', b'')
     """
     for size in range(1, min(3, len(token_bytes)) + 1):
-        if token_bytes[-size] & 0xC0 != 0x80:
+        if (byte := token_bytes[-size]) & 0xC0 != 0x80:
             tail = token_bytes[-size:]
-            return tail if _can_begin(tail) else b""
+            return tail if byte >= 0x80 and _can_begin(tail) else b""
     return b""
 
 

@@ -135,17 +135,13 @@ def _write_merges(path: Path, target: Path, tokenizer: TokenizerJson, plan: Plan
     lines = path.read_text(encoding="utf-8").split("\n")
     head = lines[:1] if lines[0].startswith("#version") else []
     body = [line for line in lines[len(head) :] if line]
-    try:
-        merges = [bpe.parse_merge(line.rstrip("\r")) for line in body]
-    except ValueError as error:
-        raise UserError(f"{path}: {error}; download the file again") from None
-    if merges != tokenizer.merges:
+    if [line.rstrip("\r") for line in body] != [" ".join(merge) for merge in tokenizer.merges]:
         raise UserError(
-            f"{path} has {len(merges):,} merges that differ from the {len(tokenizer.merges):,} of "
+            f"{path} has {len(body):,} merges that differ from the {len(tokenizer.merges):,} of "
             "tokenizer.json; download both again"
         )
     kept = {tokenizer.tokens[old] for old in plan.new_to_old}
-    lines = [*head, *(" ".join(merges[at]) for at in bpe.filter_merges(merges, kept)), ""]
+    lines = [*head, *(body[at].rstrip("\r") for at in bpe.filter_merges(tokenizer.merges, kept)), ""]
     target.write_text("\n".join(lines), encoding="utf-8")
 
 

@@ -270,11 +270,11 @@ def _check_ids(tokenizer: TokenizerJson) -> None:
             f"{path}: id {min(tokenizer.tokens)} is negative, expected 0 or more; download the file again"
         )
     for left, right in tokenizer.merges:
-        for part in (left, right, left + right):
-            if part not in vocab:
-                raise UserError(
-                    f"{path}: merge {left!r} {right!r} needs {part!r}, no token; download the file again"
-                )
+        if left not in vocab or right not in vocab or left + right not in vocab:
+            lost = next(part for part in (left, right, left + right) if part not in vocab)
+            raise UserError(
+                f"{path}: merge {left!r} {right!r} needs {lost!r}, no token; download the file again"
+            )
     for token_id in tokenizer.referenced_ids():
         if token_id not in tokenizer.tokens:
             raise UserError(

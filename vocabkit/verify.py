@@ -17,7 +17,7 @@ import numpy as np
 
 from vocabkit import spm
 from vocabkit.chat_template import render_chat
-from vocabkit.checkpoint import is_zero, read_checkpoint, read_rows
+from vocabkit.checkpoint import Checkpoint, is_zero, read_checkpoint, read_rows
 from vocabkit.config_ids import collect_ids
 from vocabkit.errors import UserError
 from vocabkit.files import read_json, read_json_object, read_versioned, sha256_file
@@ -60,6 +60,27 @@ class Edited:
     edit: dict[str, Any]
     base_tokenizer: TokenizerJson
     tokenizer: TokenizerJson
+    opened_base: Checkpoint | None = None  # the base's weights where they are open already, or not in base
+
+    @functools.cached_property
+    def base_checkpoint(self) -> Checkpoint:
+        """The base's weights; UserError if they are damaged."""
+        return self.opened_base or read_checkpoint(self.base)
+
+    @functools.cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The edited weights; UserError if they are damaged."""
+        return read_checkpoint(self.out)
+
+    @functools.cached_property
+    def base_tensors(self) -> VocabTensors:
+        """The base's tensors with one row per token; UserError if there are none."""
+        return find_vocab_tensors(self.base_checkpoint, read_json_object(self.base / "config.json"))
+
+    @functools.cached_property
+    def tensors(self) -> VocabTensors:
+        """The edited tensors with one row per token; UserError if there are none."""
+        return find_vocab_tensors(self.checkpoint, read_json_object(self.out / "config.json"))
 
     @functools.cached_property
     def new_to_old(self) -> list[int | None]:
@@ -101,7 +122,8 @@ def load_encoder(folder: Path) -> Any:
 def open_edited(base: Path, out: Path, *, base_tokenizer: TokenizerJson | None = None) -> Edited:
     """Open an edited folder and its base; UserError if vocab_edit.json is missing or names another base.
 
-    base_tokenizer: the base's tokenizer.json, where it has been read already.
+    base_tokenizer: the base's tokenizer.json, where it has been read already. Weights are opened by the first
+    check that needs them.
     """
     path = out / EDIT_FILE
     if not path.is_file():
@@ -125,7 +147,7 @@ def check_files(edited: Edited) -> Check:
     agree.
     """
     out, tokenizer = edited.out, edited.tokenizer
-    check = Check("1 files", f"{sum(1 for _ in out.iterdir())} files")
+    check = Check("1 files", f"{sum(path.is_file() for path in out.iterdir())} files")
     n_tokens, vocab_size = edited.edit["n_tokens"], edited.edit["vocab_size"]
     if sorted(tokenizer.tokens) != list(range(n_tokens)):
         check.findings.append(
@@ -142,10 +164,8 @@ def check_files(edited: Edited) -> Check:
                 if token_id >= limit:
                     check.findings.append(f"{path.name}: {where} is {token_id}, expected less than {limit}")
     check.find("other tokenizer files", _disagreements(out, tokenizer))
-    config = read_json_object(out / "config.json")
     try:
-        checkpoint = read_checkpoint(out)
-        tensors = find_vocab_tensors(checkpoint, config)
+        checkpoint, tensors = edited.checkpoint, edited.tensors
     except UserError as error:
         check.findings.append(str(error))
         return check
@@ -278,7 +298,7 @@ def check_rows(edited: Edited) -> Check:
     shape.
     """
     check = Check("3 rows")
-    before, after = (_vocab_tensors(folder) for folder in (edited.base, edited.out))
+    before, after = edited.base_tensors, edited.tensors
     n_tokens, vocab_size = edited.edit["n_tokens"], edited.edit["vocab_size"]
     kept = [(new, old) for new, old in enumerate(edited.new_to_old) if old is not None]
     new_ids, old_ids = [new for new, _ in kept], [old for _, old in kept]
@@ -311,17 +331,13 @@ def check_rows(edited: Edited) -> Check:
 
 
 def _compare_others(edited: Edited, vocabulary: set[str], check: Check) -> None:
-    before, after = read_checkpoint(edited.base).tensors, read_checkpoint(edited.out).tensors
+    before, after = edited.base_checkpoint.tensors, edited.checkpoint.tensors
     check.find("tensor is gone", sorted(before.keys() - after.keys()))
     check.find("tensor is new", sorted(after.keys() - before.keys()))
     for name in sorted((before.keys() & after.keys()) - vocabulary):
         old, new = before[name], after[name]
         if (old.dtype, old.shape) != (new.dtype, new.shape):
             check.find("tensor changed", [f"{name} is {new.dtype} {new.shape}, was {old.dtype} {old.shape}"])
-
-
-def _vocab_tensors(folder: Path) -> VocabTensors:
-    return find_vocab_tensors(read_checkpoint(folder), read_json_object(folder / "config.json"))
 
 
 def _aligned(
@@ -340,7 +356,8 @@ def _aligned(
 
 
 def _encode(encoder: Any, texts: Sequence[str]) -> list[list[int]]:
-    return [encoding.ids for encoding in encoder.encode_batch(list(texts), add_special_tokens=False)]
+    # "fast": without offsets, which nobody asks for here.
+    return [encoding.ids for encoding in encoder.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
 def _all_forms(texts: Iterable[str]) -> Iterator[str]:
