@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+import build_vocab
 import model_chat
 import model_edit
 
@@ -18,15 +19,19 @@ PACKAGE = ROOT / "vocabkit"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
 READMES = [ROOT / "README.md", ROOT / "README.vi.md"]
-PARSERS = {"model_edit.py": model_edit.build_parser, "model_chat.py": model_chat.build_parser}
+PARSERS = {f"{script.__name__}.py": script.build_parser for script in (build_vocab, model_chat, model_edit)}
 
 # What importing a module may load beside the standard library and vocabkit; the others: nothing.
 NUMPY = {"numpy"}
 ALLOWED = {
-    **dict.fromkeys(("checkpoint", "vocab_tensors", "verify", "view", "compare", "report"), NUMPY),
-    **dict.fromkeys(("trim", "ladder"), NUMPY | {"tqdm"}),
+    **dict.fromkeys(
+        ("checkpoint", "torch_bin", "vocab_tensors", "verify", "view", "compare", "report"), NUMPY
+    ),
+    "counts": NUMPY,
+    **dict.fromkeys(("trim", "ladder", "count_corpus", "counts_file", "datatrove_engine"), NUMPY | {"tqdm"}),
 }
 MAY_IMPORT_TORCH = {"model", "train", "measure"}
+MAY_IMPORT_TORCH_INSIDE_FUNCTIONS = MAY_IMPORT_TORCH | {"torch_bin"}
 ALONE = {"errors", "text", "bpe", "unigram"}  # these need no other module of ours either, but errors
 
 
@@ -49,7 +54,7 @@ def imported_by(name: str) -> tuple[set[str], str]:
 
 
 def third_party(loaded: set[str]) -> set[str]:
-    packages = {module.partition(".")[0] for module in loaded}
+    packages = {module.partition(".")[0] for module in loaded} - {"__mp_main__"}  # multiprocessing's own
     return {name for name in packages - {"vocabkit"} if name not in sys.stdlib_module_names}
 
 
@@ -63,6 +68,14 @@ def test_import_boundary_of_modules(name):
     if name in ALONE:
         ours = {module for module in loaded if module.startswith("vocabkit.")}
         assert ours <= {f"vocabkit.{name}", "vocabkit.errors"}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in MAY_IMPORT_TORCH_INSIDE_FUNCTIONS])
+def test_no_torch_inside_functions_either(name):
+    for node in ast.walk(parse(PACKAGE / f"{name}.py")):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found = [getattr(node, "module", None), *(alias.name for alias in node.names)]
+            assert not {"torch", "transformers", "safetensors"} & {str(f).partition(".")[0] for f in found}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

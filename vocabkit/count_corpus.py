@@ -1,0 +1,350 @@
+"""Count a whole corpus with all cores, and go on where a killed run stopped.
+
+Reads the sources of corpus.py; writes a progress file every few hundred megabytes. Threads
+read and decompress, one a source (decompressors release the interpreter's lock); each worker process parses
+blocks and counts their texts in its own TokenCounter. From time to time all workers hand over their counts,
+and these are saved with the position that every source had reached: what was counted after it is counted
+again after a crash, nothing twice and nothing never.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from vocabkit.corpus import Block, Source, find_sources, identity, parse_block, read_blocks
+from vocabkit.counts import Recipe, TokenCounter, read_recipe
+from vocabkit.errors import UserError
+from vocabkit.files import read_versioned, sha256_file, write_json
+
+PROGRESS_FORMAT = ("count-progress", 1)
+SAVE_EVERY = 512 << 20  # bytes of text between two savings; each costs the encoding of all different words
+QUEUED = 2  # blocks waiting for each worker: one being parsed, one ready
+ENTRIES = 2_000_000  # different chunks that all workers together hold: some 100 bytes each
+SHOWN = 5  # bad records that are spelled out
+ENOUGH = 10_000  # records before the share of bad ones means something
+
+
+@dataclass
+class Progress:
+    """What has been counted so far, and up to where. vector: (highest id + 1,) int64."""
+
+    vector: np.ndarray
+    positions: list[int | None]  # of each source: where to start from, None when it is done
+    documents: int = 0
+    records: int = 0
+    characters: int = 0
+    bad: int = 0
+    bad_examples: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What a worker says of one block."""
+
+    documents: int
+    records: int
+    characters: int
+    bad: list[str]
+    bad_count: int
+
+
+def count_corpus(
+    model: Path,
+    corpus: Sequence[str],
+    *,
+    progress_file: Path,
+    text_field: str | None = None,
+    workers: int | None = None,
+    max_bad: float = 0.001,
+    save_every: int = SAVE_EVERY,
+) -> Progress:
+    """Count the tokens of a corpus with the tokenizer of a folder; return the counts.
+
+    progress_file: written while counting, read if it exists and continues this very run, left in place at
+    the end (the caller removes it once the result is saved). Raises UserError for unreadable sources, for a
+    progress file of another run, and once more than max_bad of the records are bad.
+    """
+    recipe = read_recipe(model)
+    sources = find_sources(corpus)
+    run = describe_run(model, sources, text_field)
+    earlier = load_progress(progress_file, run)
+    if earlier:
+        print(f"going on from {progress_file}: {earlier.documents:,} documents counted", file=sys.stderr)
+    progress = earlier or Progress(np.zeros(recipe.ids, np.int64), [0] * len(sources))
+    remaining = [at for at, position in enumerate(progress.positions) if position is not None]
+    if not remaining:
+        return progress
+    count = max(1, workers or os.cpu_count() or 1)
+    known = [source.size for source in sources]
+    bar = tqdm(
+        total=sum(size or 0 for size in known) if all(known) else None, unit="B", unit_scale=True,
+        desc="counting", file=sys.stderr, disable=None, smoothing=0.1,
+    )  # fmt: skip
+
+    def note(text: str) -> None:
+        progress.notes.append(text)
+        bar.write(f"note: {text}", file=sys.stderr)
+
+    with bar, _Workers(recipe, count, text_field=text_field) as pool:
+        for at, source in enumerate(sources):
+            if at not in remaining:
+                bar.update(source.size or 0)
+        since = 0
+        read: dict[int, int] = dict.fromkeys(remaining, 0)
+        for at, block in _blocks(sources, progress, text_field=text_field, readers=count, note=note):
+            for counted in pool.make_room():
+                _take(progress, counted, bar, max_bad=max_bad)
+            if block is None:
+                progress.positions[at] = None
+                bar.update((sources[at].size or 0) - read[at])
+                continue
+            pool.submit(block)
+            progress.positions[at] = block.end
+            bar.update(block.bytes_read - read[at] if sources[at].size else _size(block))
+            read[at] = block.bytes_read
+            since += _size(block)
+            if since >= save_every:
+                _settle(progress, pool, bar, max_bad=max_bad)
+                save_progress(progress_file, run, progress)
+                since = 0
+        _settle(progress, pool, bar, max_bad=max_bad)
+        check_bad(progress, max_bad=max_bad)
+        save_progress(progress_file, run, progress)
+    return progress
+
+
+def describe_run(model: Path, sources: Sequence[Source], text_field: str | None) -> dict[str, Any]:
+    """Return what must be the same for counts to be added up: the tokenizer, the field, the sources."""
+    return {
+        "tokenizer_sha256": sha256_file(model / "tokenizer.json"),
+        "text_field": text_field,
+        "sources": [identity(source) for source in sources],
+    }
+
+
+def _size(block: Block) -> int:
+    """Bytes of a block, roughly for rows."""
+    return len(block.data) if isinstance(block.data, bytes) else sum(len(str(row)) for row in block.data)
+
+
+def _settle(progress: Progress, pool: "_Workers", bar: Any, *, max_bad: float) -> None:
+    """Wait until every block that was handed out is counted, and collect the counts."""
+    for counted in pool.finish():
+        _take(progress, counted, bar, max_bad=max_bad)
+    for vector in pool.vectors():
+        progress.vector += vector
+
+
+def _take(progress: Progress, counted: _Counted, bar: Any, *, max_bad: float) -> None:
+    progress.documents += counted.documents
+    progress.records += counted.records
+    progress.characters += counted.characters
+    progress.bad += counted.bad_count
+    for example in counted.bad[: SHOWN - len(progress.bad_examples)]:
+        progress.bad_examples.append(example)
+        bar.write(f"bad record: {example}", file=sys.stderr)
+    check_bad(progress, max_bad=max_bad, enough=ENOUGH)
+
+
+def check_bad(progress: Progress, *, max_bad: float, enough: int = 1) -> None:
+    """Raise UserError if more than max_bad of the records are bad; below enough records none is judged."""
+    if progress.records >= enough and progress.bad > max_bad * progress.records:
+        raise UserError(
+            f"{progress.bad_examples[0]}; {progress.bad:,} of {progress.records:,} records are bad "
+            f"({progress.bad / progress.records:.2%}), more than --max_bad {max_bad:.2%}: "
+            "mend them, or run again with a larger --max_bad"
+        )
+
+
+def _blocks(
+    sources: Sequence[Source],
+    progress: Progress,
+    *,
+    text_field: str | None,
+    readers: int,
+    note: Callable[[str], None],
+) -> Iterator[tuple[int, Block | None]]:
+    """Yield (index of the source, block), and (index, None) at its end, from several sources at a time.
+
+    Blocks of one source come in order. What a reader raises is raised here.
+    """
+    ready: queue.Queue[tuple[int, Block | None | BaseException]] = queue.Queue(maxsize=2 * readers)
+    stop = threading.Event()
+    waiting = iter([(at, position) for at, position in enumerate(progress.positions) if position is not None])
+    remaining = sum(position is not None for position in progress.positions)
+    lock = threading.Lock()
+
+    def put(item: tuple[int, Block | None | BaseException]) -> bool:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                return True
+        return False
+
+    def read() -> None:
+        while True:
+            with lock:
+                at, position = next(waiting, (-1, 0))
+            if at < 0:
+                return
+            try:
+                for block in read_blocks(sources[at], start=position, text_field=text_field, notes=note):
+                    if not put((at, block)):
+                        return
+                if not put((at, None)):
+                    return
+            except BaseException as error:  # handed over, raised by the consumer
+                put((at, error))
+                return
+
+    threads = [threading.Thread(target=read, daemon=True) for _ in range(min(readers, remaining))]
+    for thread in threads:
+        thread.start()
+    try:
+        while remaining:
+            at, item = ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            remaining -= item is None
+            yield at, item
+    finally:
+        stop.set()
+
+
+class _Workers:
+    """Processes that count, each behind an executor of its own, so that each can be asked for its counts."""
+
+    def __init__(self, recipe: Recipe, count: int, *, text_field: str | None) -> None:
+        # Not forked: reading threads may hold locks at that moment.
+        self._pools = [
+            ProcessPoolExecutor(
+                1,
+                mp_context=get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(recipe, text_field, ENTRIES // count),
+            )
+            for _ in range(count)
+        ]
+        self._waiting: dict[Future[_Counted], int] = {}
+        self._load = [0] * count
+
+    def submit(self, block: Block) -> None:
+        """Give a block to the worker that has least to do."""
+        at = self._load.index(min(self._load))
+        self._waiting[self._pools[at].submit(_count_block, block)] = at
+        self._load[at] += 1
+
+    def make_room(self) -> list[_Counted]:
+        """Wait until a worker can take another block; return what has been counted meanwhile."""
+        results = self._collect()
+        while min(self._load) >= QUEUED:
+            wait(self._waiting, return_when=FIRST_COMPLETED)
+            results += self._collect()
+        return results
+
+    def _collect(self) -> list[_Counted]:
+        results = []
+        for future in [future for future in self._waiting if future.done()]:
+            self._load[self._waiting.pop(future)] -= 1
+            results.append(_result(future))
+        return results
+
+    def finish(self) -> list[_Counted]:
+        """Wait for all blocks handed out; return what was counted."""
+        wait(self._waiting)
+        return self._collect()
+
+    def vectors(self) -> Iterator[np.ndarray]:
+        """Yield each worker's counts; it starts from zero again."""
+        for future in [pool.submit(_hand_over) for pool in self._pools]:
+            yield _result(future)
+
+    def __enter__(self) -> "_Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in self._pools:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _result(future: Future[Any]) -> Any:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a counting process was ended from outside, perhaps for want of memory; run the same command "
+            "again, with fewer --workers: it goes on from the last saved position"
+        ) from None
+
+
+_counter: TokenCounter  # of this worker process
+_field: str | None
+
+
+def _start_worker(recipe: Recipe, text_field: str | None, max_entries: int) -> None:
+    global _counter, _field
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process a core already
+    _counter = TokenCounter(recipe, max_entries=max_entries)
+    _field = text_field
+
+
+def _count_block(block: Block) -> _Counted:
+    texts, records, bad = parse_block(block, text_field=_field)
+    _counter.add(texts)
+    return _Counted(len(texts), records, sum(map(len, texts)), bad[:SHOWN], len(bad))
+
+
+def _hand_over() -> np.ndarray:
+    return _counter.take()
+
+
+def save_progress(path: Path, run: Mapping[str, Any], progress: Progress) -> None:
+    """Write the progress file, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    name, version = PROGRESS_FORMAT
+    state = asdict(progress) | {"vector": progress.vector.tolist()}
+    write_json(part, {"format": name, "version": version, "run": run, "progress": state}, indent=None)
+    part.replace(path)
+
+
+def load_progress(path: Path, run: Mapping[str, Any]) -> Progress | None:
+    """Return the progress of an earlier run of the same command, None if there was none."""
+    if not path.exists():
+        return None
+    saved = read_versioned(path, format=PROGRESS_FORMAT[0], version=PROGRESS_FORMAT[1])
+    if saved["run"] != run:
+        before, now = saved["run"], run
+        key = next(key for key in now if before.get(key) != now[key])
+        raise UserError(
+            f"{path} is the progress of another run ({key} differs: {_short(before.get(key))}, now "
+            f"{_short(now[key])}); remove it to start anew: rm {path}"
+        )
+    state = saved["progress"]
+    return Progress(**(state | {"vector": np.array(state["vector"], np.int64)}))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) < 80 else text[:77] + "…"
+
+
+def discard(path: Path) -> None:
+    """Remove a progress file, or the folder of tasks: what it held is saved."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
