@@ -8,12 +8,14 @@ For each tokenizer, in megabytes of UTF-8 text a second, by the clock, all proce
     encode_batch the tokenizers library on all cores, 512 documents a call, and a Counter
     ours         count_corpus() with a worker for each core, its start and the encoding of the words included
 
-Loop and encode_batch get the first --sample_mb of the corpus only: their speed does not depend on the amount.
-Ours gets all of it; it gains from more, since a corpus repeats itself. The counts of ours are compared with
-those of encode_batch where both saw the same. The last line is the table as JSON.
+The corpus is rewritten as .jsonl with documents of up to 4 KB, the size of a web page's text, which suits
+encode_batch. Loop and encode_batch get the first --sample_mb of the corpus only: their speed does not depend
+on the amount. Ours gets all of it; it gains from more, since a corpus repeats itself. The counts of ours are
+compared with those of encode_batch where both saw the same. The last line is the table as JSON.
 
     python3 benchmarks/count.py
     python3 benchmarks/count.py --tokenizers qwen2.5-instruct --corpus my_corpus.jsonl.xz
+    python3 benchmarks/count.py --code_mb 100
 """
 
 import argparse
@@ -21,10 +23,11 @@ import json
 import os
 import resource
 import sys
+import sysconfig
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,7 @@ from vocabkit.errors import UserError, run_cli  # noqa: E402
 ASSETS = Path(os.environ.get("VOCABKIT_ASSETS", ROOT.parent / "shared" / "assets"))
 TOKENIZERS = ("qwen2.5-instruct", "llama-3.2-instruct", "gemma-2-it", "t5-v1_1")
 BATCH = 512  # documents
+DOCUMENT = 4000  # characters
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -49,9 +53,50 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tokenizers", nargs="+", default=TOKENIZERS, help="folders, or names in $VOCABKIT_ASSETS/tokenizers"
     )
+    parser.add_argument(
+        "--code_mb", type=float, help="instead of --corpus: so much of the Python code installed here"
+    )
     parser.add_argument("--sample_mb", type=float, default=20, help="for the plain ways (default: 20)")
     parser.add_argument("--runs", type=int, default=3, help="the fastest of so many counts (default: 3)")
     return parser
+
+
+def code(megabytes: float) -> Iterator[str]:
+    """Yield Python files of this interpreter's libraries, so many megabytes of them."""
+    paths = sysconfig.get_paths()
+    left = megabytes * 1e6
+    for folder in (paths["purelib"], paths["stdlib"]):
+        for path in sorted(Path(folder).rglob("*.py")):
+            if left <= 0:
+                return
+            text = path.read_text(encoding="utf-8", errors="ignore")
+            left -= len(text.encode())
+            yield text
+
+
+def write_documents(path: Path, texts: Iterable[str]) -> None:
+    """Write texts as JSON lines, cut at line ends into documents of up to DOCUMENT characters."""
+    with path.open("w", encoding="utf-8") as file:
+        for text in texts:
+            document = ""
+            for line in text.splitlines(keepends=True):
+                if document and len(document) + len(line) > DOCUMENT:
+                    file.write(json.dumps({"text": document}, ensure_ascii=False) + "\n")
+                    document = ""
+                document += line
+            file.write(json.dumps({"text": document}, ensure_ascii=False) + "\n")
+
+
+def read_texts(corpus: Sequence[str]) -> list[str]:
+    """Return all texts of a corpus, in this process."""
+    from vocabkit.corpus import find_sources, parse_block, read_blocks
+
+    return [
+        text
+        for source in find_sources(corpus)
+        for block in read_blocks(source, text_field=None, notes=lambda note: None)
+        for text in parse_block(block, text_field=None)[0]
+    ]
 
 
 def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
@@ -61,25 +106,14 @@ def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+def measure(folder: Path, corpus: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Run the four ways for one tokenizer; speeds in MB of text a second."""
     import numpy as np
 
-    from vocabkit.corpus import find_sources, parse_block, read_blocks
     from vocabkit.count_corpus import count_corpus
     from vocabkit.verify import load_encoder
 
-    sources = find_sources(args.corpus)
-
-    def read() -> list[str]:
-        return [
-            text
-            for source in sources
-            for block in read_blocks(source, text_field=None, notes=lambda note: None)
-            for text in parse_block(block, text_field=None)[0]
-        ]
-
-    read_seconds, texts = seconds(read)
+    read_seconds, texts = seconds(lambda: read_texts([str(corpus)]))
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
     sample, size = [], 0.0
     for text in texts:
@@ -106,7 +140,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
 
     def ours() -> Any:
         with tempfile.TemporaryDirectory() as work:
-            return count_corpus(folder, args.corpus, progress_file=Path(work) / "progress.json")
+            return count_corpus(folder, [str(corpus)], progress_file=Path(work) / "progress.json")
 
     times: dict[str, list[float]] = {"loop": [], "encode_batch": [], "ours": []}
     for _ in range(args.runs):
@@ -128,26 +162,32 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         "encode_batch": size / best["encode_batch"],
         "ours": megabytes / best["ours"],
         "compared": whole,
-        "worker_peak_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6,
+        "peak_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6,
     }
     return row | {"ours_to_encode_batch": row["ours"] / row["encode_batch"]}
+
+
+def formatted(row: dict[str, Any]) -> str:
+    """Return a row of the table."""
+    speeds = " ".join(f"{row[name]:7.1f}" for name in ("megabytes", "read", "loop", "encode_batch", "ours"))
+    equal = "yes" if row["compared"] else "-"
+    ratio = row["ours_to_encode_batch"]
+    return f"{row['tokenizer']:24} {speeds} {ratio:6.1f} {equal:5} {row['peak_mb']:8.0f}"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
     args = build_parser().parse_args(argv)
     titles = ("MB", "read", "loop", "batch", "ours")
-    print(f"{'tokenizer':24} {' '.join(f'{title:>7}' for title in titles)}  ratio equal  MB/worker")
+    print(f"{'tokenizer':24} {' '.join(f'{title:>7}' for title in titles)}  ratio equal  peak MB")
     rows = []
-    for name in args.tokenizers:
-        folder = Path(name) if Path(name).is_dir() else ASSETS / "tokenizers" / name
-        row = measure(folder, args)
-        rows.append(row)
-        print(
-            f"{row['tokenizer']:24} {row['megabytes']:7.1f} {row['read']:7.1f} {row['loop']:7.1f} "
-            f"{row['encode_batch']:7.1f} {row['ours']:7.1f} {row['ours_to_encode_batch']:6.1f} "
-            f"{'yes' if row['compared'] else '-':5}  {row['worker_peak_mb']:.0f}"
-        )
+    with tempfile.TemporaryDirectory() as work:
+        corpus = Path(work) / "corpus.jsonl"
+        write_documents(corpus, code(args.code_mb) if args.code_mb else read_texts(args.corpus))
+        for name in args.tokenizers:
+            folder = Path(name) if Path(name).is_dir() else ASSETS / "tokenizers" / name
+            rows.append(measure(folder, corpus, args))
+            print(formatted(rows[-1]), flush=True)
     print(
         json.dumps({"benchmark": "count", "date": f"{date.today()}", "cores": os.cpu_count(), "rows": rows})
     )

@@ -1,13 +1,15 @@
 """Count a whole corpus with all cores, and go on where a killed run stopped.
 
-Reads the sources of corpus.py; writes a progress file every few hundred megabytes. Threads
-read and decompress, one a source (decompressors release the interpreter's lock); each worker process parses
-blocks and counts their texts in its own TokenCounter. From time to time all workers hand over their counts,
-and these are saved with the position that every source had reached: what was counted after it is counted
-again after a crash, nothing twice and nothing never.
+Reads the sources of corpus.py; writes a progress file every few hundred megabytes. Threads read and
+decompress, one a source (decompressors release the interpreter's lock); each worker process parses blocks and
+counts their texts in a counter of its own: a TokenCounter, or another object with its add() and take()
+(words.py). From time to time all workers hand over their counts, and these are saved with the position that
+every source had reached: what was counted after it is counted again after a crash, nothing twice and nothing
+never.
 """
 
 import contextlib
+import functools
 import json
 import os
 import queue
@@ -15,19 +17,21 @@ import shutil
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from vocabkit.corpus import Block, Source, find_sources, identity, parse_block, read_blocks
-from vocabkit.counts import Recipe, TokenCounter, read_recipe
+from vocabkit.counts import TokenCounter
+from vocabkit.cuts import read_recipe
 from vocabkit.errors import UserError
 from vocabkit.files import read_versioned, sha256_file, write_json
 
@@ -39,11 +43,18 @@ SHOWN = 5  # bad records that are spelled out
 ENOUGH = 10_000  # records before the share of bad ones means something
 
 
+class CorpusCounter(Protocol):
+    """What counts in a worker: add() texts; take() an array or a Counter of them and begin anew."""
+
+    def add(self, texts: Sequence[str]) -> None: ...
+    def take(self) -> Any: ...
+
+
 @dataclass
 class Progress:
-    """What has been counted so far, and up to where. vector: (highest id + 1,) int64."""
+    """What has been counted so far, and up to where. vector: (highest id + 1,) int64, or a Counter[str]."""
 
-    vector: np.ndarray
+    vector: Any
     positions: list[int | None]  # of each source: where to start from, None when it is done
     documents: int = 0
     records: int = 0
@@ -82,15 +93,50 @@ def count_corpus(
     """
     recipe = read_recipe(model)
     sources = find_sources(corpus)
-    run = describe_run(model, sources, text_field)
+    count = processes(workers)
+    return count_blocks(
+        sources,
+        functools.partial(TokenCounter, recipe, max_entries=ENTRIES // count),
+        empty=np.zeros(recipe.ids, np.int64),
+        run=describe_run(model, sources, text_field),
+        progress_file=progress_file,
+        text_field=text_field,
+        workers=count,
+        max_bad=max_bad,
+        save_every=save_every,
+    )
+
+
+def processes(workers: int | None) -> int:
+    """Return how many worker processes are meant: None is one for each core."""
+    return max(1, workers or os.cpu_count() or 1)
+
+
+def count_blocks(
+    sources: Sequence[Source],
+    make_counter: Callable[[], CorpusCounter],
+    *,
+    empty: Any,
+    run: Mapping[str, Any],
+    progress_file: Path,
+    text_field: str | None = None,
+    workers: int | None = None,
+    max_bad: float = 0.001,
+    save_every: int = SAVE_EVERY,
+) -> Progress:
+    """Count a corpus with a counter that each worker makes; return the sum, as count_corpus() does.
+
+    make_counter: called in every worker, handed over by pickling. empty: counts of nothing, to add to.
+    run: what must be the same for a progress file to be continued (describe_run(), and more).
+    """
     earlier = load_progress(progress_file, run)
     if earlier:
         print(f"going on from {progress_file}: {earlier.documents:,} documents counted", file=sys.stderr)
-    progress = earlier or Progress(np.zeros(recipe.ids, np.int64), [0] * len(sources))
+    progress = earlier or Progress(empty, [0] * len(sources))
     remaining = [at for at, position in enumerate(progress.positions) if position is not None]
     if not remaining:
         return progress
-    count = max(1, workers or os.cpu_count() or 1)
+    count = processes(workers)
     known = [source.size for source in sources]
     bar = tqdm(
         total=sum(size or 0 for size in known) if all(known) else None, unit="B", unit_scale=True,
@@ -101,7 +147,7 @@ def count_corpus(
         progress.notes.append(text)
         bar.write(f"note: {text}", file=sys.stderr)
 
-    with bar, _Workers(recipe, count, text_field=text_field) as pool:
+    with bar, _Workers(make_counter, count, text_field=text_field) as pool:
         for at, source in enumerate(sources):
             if at not in remaining:
                 bar.update(source.size or 0)
@@ -230,14 +276,16 @@ def _blocks(
 class _Workers:
     """Processes that count, each behind an executor of its own, so that each can be asked for its counts."""
 
-    def __init__(self, recipe: Recipe, count: int, *, text_field: str | None) -> None:
+    def __init__(
+        self, make_counter: Callable[[], CorpusCounter], count: int, *, text_field: str | None
+    ) -> None:
         # Not forked: reading threads may hold locks at that moment.
         self._pools = [
             ProcessPoolExecutor(
                 1,
                 mp_context=get_context("spawn"),
                 initializer=_start_worker,
-                initargs=(recipe, text_field, ENTRIES // count),
+                initargs=(make_counter, text_field),
             )
             for _ in range(count)
         ]
@@ -270,7 +318,7 @@ class _Workers:
         wait(self._waiting)
         return self._collect()
 
-    def vectors(self) -> Iterator[np.ndarray]:
+    def vectors(self) -> Iterator[Any]:
         """Yield each worker's counts; it starts from zero again."""
         for future in [pool.submit(_hand_over) for pool in self._pools]:
             yield _result(future)
@@ -293,15 +341,15 @@ def _result(future: Future[Any]) -> Any:
         ) from None
 
 
-_counter: TokenCounter  # of this worker process
+_counter: CorpusCounter  # of this worker process
 _field: str | None
 
 
-def _start_worker(recipe: Recipe, text_field: str | None, max_entries: int) -> None:
+def _start_worker(make_counter: Callable[[], CorpusCounter], text_field: str | None) -> None:
     global _counter, _field
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process a core already
-    _counter = TokenCounter(recipe, max_entries=max_entries)
+    _counter = make_counter()
     _field = text_field
 
 
@@ -311,7 +359,7 @@ def _count_block(block: Block) -> _Counted:
     return _Counted(len(texts), records, sum(map(len, texts)), bad[:SHOWN], len(bad))
 
 
-def _hand_over() -> np.ndarray:
+def _hand_over() -> Any:
     return _counter.take()
 
 
@@ -319,7 +367,8 @@ def save_progress(path: Path, run: Mapping[str, Any], progress: Progress) -> Non
     """Write the progress file, whole or not at all."""
     part = path.with_name(path.name + ".part")
     name, version = PROGRESS_FORMAT
-    state = asdict(progress) | {"vector": progress.vector.tolist()}
+    counts = progress.vector if isinstance(progress.vector, Counter) else progress.vector.tolist()
+    state = vars(progress) | {"vector": counts}
     write_json(part, {"format": name, "version": version, "run": run, "progress": state}, indent=None)
     part.replace(path)
 
@@ -337,7 +386,9 @@ def load_progress(path: Path, run: Mapping[str, Any]) -> Progress | None:
             f"{_short(now[key])}); remove it to start anew: rm {path}"
         )
     state = saved["progress"]
-    return Progress(**(state | {"vector": np.array(state["vector"], np.int64)}))
+    counts = state["vector"]
+    vector = Counter(counts) if isinstance(counts, dict) else np.array(counts, np.int64)
+    return Progress(**(state | {"vector": vector}))
 
 
 def _short(value: Any) -> str:

@@ -1,54 +1,22 @@
-"""Corpus → how often each token occurs: exactly what encoding every document gives, several times faster.
+"""Texts → how often each token occurs: exactly what encoding every text gives, several times faster.
 
-Reads tokenizer.json; writes nothing. A corpus repeats itself, so the documents are cut into chunks, equal
-chunks are counted, and each different chunk is encoded once. That is exact if no token crosses a cut and no
-token depends on what lies beyond one. Two kinds of place are such cuts, for the tokenizers that `find_cuts`
-knows:
-
-    before a space that follows a character other than white space    "tôi đi" → "tôi", " đi"
-    after a line end that a character other than white space follows   "tôi\\nđi" → "tôi\\n", "đi"
-
-Byte-level BPE (GPT-2, Qwen, Llama 3) first splits text by a regular expression. None of its alternatives
-matches white space after something else, except line ends after punctuation; and what looks ahead,
-`\\s+(?!\\S)`, looks from white space one character on. So the match before such a space ends there, whatever
-follows, and the next match starts there, whatever came before. With `\\s*[\\r\\n]+` (not in GPT-2) the same
-holds after the last line end of a stretch of white space.
-Whole-text BPE (Gemma): merges may cross anything that a token can hold. A space becomes ▁; where no token
-holds a ▁ behind another character, no merge crosses the first cut. Where the line end is an added token, it
-is taken out before merges are looked for, so none crosses the second.
-Unigram (T5, mT5) splits at spaces itself and reads a line end as a space. What its normalizer makes into
-white space or nothing is treated as white space here.
-
-Everything else is encoded document by document: no faster, exact all the same.
+Reads tokenizer.json; writes nothing. A corpus repeats itself, so texts are cut into chunks where cuts.py
+shows that this is exact, equal chunks are counted, each different one is taken apart into the words that the
+tokenizer splits it into, and each different word is encoded once. Where no cut is known the texts are encoded
+whole: no faster, exact all the same.
 """
 
 import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vocabkit.bpe import byte_level_token
-from vocabkit.tokenizer_json import BYTE_FALLBACK_BPE, BYTE_LEVEL_BPE, UNIGRAM, TokenizerJson
+from vocabkit.cuts import NO_SPACE, OTHER_SPACE, Recipe, any_of, careful_pattern, chunk_text, chunks
 
-QWEN2 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-LLAMA3 = QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
-GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-LINE_PATTERNS = {QWEN2, LLAMA3}  # those with \s*[\r\n]+, after which a line end is a cut
-
-# Stand-ins while a text is split at its spaces: a chunk without the space before it, a space that is no cut,
-# the end of a document. A document that holds one of them is encoded whole.
-NO_SPACE, SPACE, END = "\x01", "\x02", "\x04"
-# White space that the fast way does not tell apart: Python's own (a superset of Unicode's), without the four
-# that it does.
-OTHER_SPACE = "".join(char for char in map(chr, range(0x3001)) if char.isspace() and char not in " \n\t\r")
 # Scripts whose letters and digits were settled long ago, so that the Unicode versions of the two regular
 # expression libraries agree on them; chunks with anything else are not split into words by ours.
 SETTLED = re.compile("[\x00-\u024f\u0300-\u036f\u0400-\u052f\u1e00-\u1eff\u2010-\u2027\u2030-\u205e"
@@ -59,182 +27,10 @@ JOINED = 64  # chunks split together: more, and what may not be split spoils too
 BATCH = 1024  # words or documents in one call of the tokenizers library
 
 
-@dataclass(frozen=True)
-class Cuts:
-    """Where a tokenizer's texts may be cut.
-
-    lines: after line ends too. words: the expression that splits chunks further, None where none does.
-    whole: matches what sends a document the slow way.
-    """
-
-    lines: bool
-    words: str | None
-    whole: re.Pattern[str]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What counting needs of a tokenizer beside its file: little enough to hand to every worker."""
-
-    folder: Path  # where tokenizer.json is
-    ids: int  # highest id + 1
-    cuts: Cuts | None
-    added_starts: str  # the first characters of added tokens
-
-
-def read_recipe(folder: Path) -> Recipe:
-    """Read FOLDER/tokenizer.json and find out how its texts may be cut; UserError if it is not supported."""
-    from vocabkit.tokenizer_json import read_tokenizer_json
-    from vocabkit.verify import load_encoder
-
-    tokenizer = read_tokenizer_json(folder)
-    return Recipe(
-        folder,
-        max(tokenizer.tokens) + 1,
-        find_cuts(tokenizer, load_encoder(folder)),
-        "".join(sorted({token["content"][0] for token in tokenizer.data["added_tokens"]})),
-    )
-
-
-def find_cuts(tokenizer: TokenizerJson, encoder: Any) -> Cuts | None:
-    """Return where texts may be cut for this tokenizer, None if no cut is known to be exact.
-
-    encoder: the same tokenizer as a tokenizers.Tokenizer, asked what its normalizer does to characters.
-    """
-    added = tokenizer.data["added_tokens"]
-    if any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in added):
-        return None
-    if any(re.search(r"\S |\n\S", token["content"]) for token in added):
-        return None
-    normalizer, splitter = tokenizer.data.get("normalizer"), tokenizer.data.get("pre_tokenizer")
-    marks = NO_SPACE + SPACE + END
-    if tokenizer.family == BYTE_LEVEL_BPE and normalizer in (None, {"type": "NFC"}):
-        pattern = _splitting_pattern(splitter)
-        if pattern is not None:
-            return Cuts(pattern in LINE_PATTERNS, pattern, _any_of(marks))
-    if tokenizer.family == BYTE_FALLBACK_BPE:
-        spaces = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
-        if normalizer == spaces and (splitter is None or _splits_spaces_only(splitter)):
-            if not any("▁" in token.lstrip("▁") for token in tokenizer.vocab):
-                lines = any(token["content"] == "\n" and not token["normalized"] for token in added)
-                return Cuts(lines, None, _any_of(marks + "▁"))
-    if tokenizer.family == UNIGRAM and _is_metaspace(splitter) and _keeps_words(normalizer):
-        return Cuts(True, None, _any_of(marks + "▁" + _vanishing(encoder)))
-    return None
-
-
-def _splitting_pattern(splitter: Any) -> str | None:
-    """The known expression by which a byte-level pre_tokenizer splits, None for any other."""
-    match splitter:
-        case {"type": "ByteLevel", "use_regex": True, "add_prefix_space": False}:
-            return GPT2
-        case {
-            "type": "Sequence",
-            "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False},
-                {"type": "ByteLevel", "use_regex": False, "add_prefix_space": False},
-            ],
-        } if pattern in (GPT2, QWEN2, LLAMA3):
-            return pattern
-    return None
-
-
-def _splits_spaces_only(splitter: Any) -> bool:
-    """Whether a pre_tokenizer splits at " " alone; behind a normalizer that leaves none, it does nothing."""
-    return splitter.get("type") == "Split" and splitter.get("pattern") == {"String": " "}
-
-
-def _is_metaspace(splitter: Any) -> bool:
-    match splitter:
-        case {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, last]}:
-            splitter = last
-    match splitter:
-        case {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}:
-            return True
-    return False
-
-
-def _keeps_words(normalizer: Any) -> bool:
-    """Whether a normalizer treats what stands between spaces by itself."""
-    match normalizer:
-        case {"type": "Sequence", "normalizers": parts}:
-            return all(_keeps_words(part) for part in parts)
-        case {"type": "Precompiled"} | {"type": "Strip", "strip_left": False, "strip_right": True}:
-            return True
-        case {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"}:
-            return True
-    return normalizer is None
-
-
-def _vanishing(encoder: Any) -> str:
-    """Return what the normalizer turns into nothing or into something that ends with a space."""
-    if encoder.normalizer is None:
-        return ""
-    normalize = encoder.normalizer.normalize_str
-    found = []
-    for at in range(0, 0x110000, 256):
-        block = "".join(map(chr, range(at, at + 256))) if not 0xD800 <= at < 0xE000 else ""
-        if normalize(block) != block:  # most blocks pass unchanged
-            for char in block:
-                if not char.isspace() and (not (normal := normalize(char)) or normal[-1] in " ▁"):
-                    found.append(char)
-    return "".join(found)
-
-
 def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, BATCH)):
         yield batch
-
-
-def _any_of(characters: str) -> re.Pattern[str]:
-    return re.compile(f"[{re.escape(characters)}]")
-
-
-def chunks(texts: Sequence[str], *, lines: bool) -> list[str]:
-    """Return the chunks of texts that hold no stand-in; those at spaces lack that space, NO_SPACE marks the
-    others.
-
-    Works on all texts at once with str.replace and str.split, which cost nothing per character: this is what
-    the speed comes from. `chunk_text` undoes the stand-ins.
-
-    >>> [chunk_text(chunk) for chunk in chunks(["a  b\\n\\nc d"], lines=True)]
-    ['a', '  b\\n\\n', 'c', ' d']
-    """
-    text = END.join(texts)
-    if "  " in text:  # only the first space of several is a cut
-        text = text.replace("  ", " " + SPACE)
-        while SPACE + " " in text:
-            text = text.replace(SPACE + " ", SPACE + SPACE)
-    for char in "\t\r":
-        if char in text:  # white space before a space: no cut
-            text = text.replace(char + " ", char + SPACE)
-    cut = " " + NO_SPACE
-    if lines:
-        text = text.replace("\n", "\n" + cut)
-        blank = "\n" + cut + "\n"
-        while blank in text:
-            text = text.replace(blank, "\n\n")
-        text = text.replace("\n" + cut + " ", "\n" + SPACE)
-        for char in "\t\r":
-            if char in text:
-                text = text.replace("\n" + cut + char, "\n" + char)
-    else:
-        text = text.replace("\n ", "\n" + SPACE)
-    return (NO_SPACE + text.replace(END, cut)).split(" ")
-
-
-def chunk_text(chunk: str) -> str:
-    """Return the text that a chunk stands for."""
-    chunk = chunk.replace(SPACE, " ")
-    return chunk[1:] if chunk[:1] == NO_SPACE else " " + chunk
-
-
-def _careful_pattern(lines: bool) -> re.Pattern[str]:
-    """The same cuts as an expression, for documents with other white space than space, tab and line end."""
-    if lines:
-        return re.compile(r"\s*\S+(?:[^\S ]\s*(?<!\n)\S+)*(?:[^\S ]\s*)?|\s+")
-    return re.compile(r"\s*\S+(?:[^\S ]\s*\S+)*(?:[^\S ]\s*)?|\s+")
 
 
 class TokenCounter:
@@ -257,13 +53,14 @@ class TokenCounter:
         self._whole: Counter[str] = Counter()  # chunks that are not split into words
         self._split: Callable[[str], list[str]] | None = None
         if self._cuts:
-            self._other_space = _any_of(OTHER_SPACE)
-            self._pattern = _careful_pattern(self._cuts.lines)
-            self._may_be_added = _any_of(recipe.added_starts or NO_SPACE).search
+            self._other_space = any_of(OTHER_SPACE)
+            self._pattern = careful_pattern(self._cuts.lines)
+            self._may_be_added = any_of(recipe.added_starts or NO_SPACE).search
             if self._cuts.words:
                 import regex
 
                 self._split = regex.compile(self._cuts.words).findall
+            self._words_are_plain = not any(char == " " or char.isalpha() for char in recipe.added_starts)
 
     def add(self, texts: Sequence[str]) -> None:
         """Count these texts too."""
@@ -301,32 +98,52 @@ class TokenCounter:
 
     def _to_words(self) -> None:
         """Take the different chunks apart into words, where the tokenizer does, and count those instead."""
-        for chunk, count in self._chunks.items():
-            self._texts[chunk_text(chunk)] += count
-        self._chunks.clear()
-        if self._split is not None:
-            # Chunks that come equally often are split together: one after another they are text again, as
-            # long as each begins with the space before which a text may be cut.
-            groups: defaultdict[int, list[str]] = defaultdict(list)
-            for text, count in self._texts.items():
-                if text[:1] == " " and not text[-1].isspace():
-                    groups[count].append(text)
+        counted = ((chunk_text(chunk), count) for chunk, count in self._chunks.items())
+        if self._split is None:
+            for text, count in counted:
+                self._texts[text] += count
+        else:
+            # Chunks that come equally often are split together: many of them are text again, one after
+            # another, with a cut wherever two of them meet.
+            groups: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
+            for text, count in itertools.chain(counted, self._texts.items()):
+                if self._words_are_plain and text.isascii() and text[1:].isalpha() and text[0] == " ":
+                    self._words[text] += count  # one word by every expression
+                elif kind := self._joins_as(text):
+                    groups[count, kind].append(text)
                 else:
                     self._count_words([text], count)
-            for count, group in groups.items():
+            for (count, _), group in groups.items():
                 for at in range(0, len(group), JOINED):
                     self._count_words(group[at : at + JOINED], count)
             self._texts.clear()
+        self._chunks.clear()
         if len(self._words) + len(self._texts) > self._max_entries:
             self._encode_words()
+
+    def _joins_as(self, text: str) -> str:
+        """Say with which others a chunk may be joined: "word" (a space first, no line end before other
+        characters), "line" (a line with its end), or "" (none).
+        """
+        assert self._cuts
+        ends_line = self._cuts.lines and text[-1:] == "\n"
+        if text[:1] == " ":
+            start = text[: len(text) - len(text.lstrip())]
+            if len(start) < len(text) and "\n" not in start and "\r" not in start:
+                return "word" if ends_line or not text[-1].isspace() else ""
+        elif ends_line and not text[0].isspace():
+            return "line"
+        return ""
 
     def _count_words(self, texts: Sequence[str], count: int) -> None:
         """Count the words of chunks that may stand one after another; what we must not split stays whole."""
         assert self._split
         text = "".join(texts)
+        may_be_added = self._may_be_added(text)  # as written, or, below, as normalized: tokens of both kinds
         if not text.isascii() and self._encoder.normalizer:
             text = self._encoder.normalizer.normalize_str(text)
-        if not self._may_be_added(text) and SETTLED.fullmatch(text):
+            may_be_added = may_be_added or self._may_be_added(text)
+        if not may_be_added and SETTLED.fullmatch(text):
             words = self._split(text)
             if count == 1:
                 self._words.update(words)

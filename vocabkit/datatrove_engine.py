@@ -14,7 +14,8 @@ import numpy as np
 
 from vocabkit.corpus import find_sources, parse_block, read_blocks
 from vocabkit.count_corpus import SHOWN, Progress, check_bad, describe_run, load_progress, save_progress
-from vocabkit.counts import TokenCounter, merge, read_recipe
+from vocabkit.counts import TokenCounter, merge
+from vocabkit.cuts import read_recipe
 from vocabkit.errors import UserError
 
 
