@@ -299,12 +299,36 @@ def test_no_text_and_empty_texts(small, kind):
     assert not again.any()
 
 
+@pytest.mark.parametrize("kind", SMALL)
+def test_no_document_joins_with_the_next(small, kind):
+    """Chunks are split into words several at a time: none may reach into what happens to come next."""
+    ends = ["", "\t", "\r", "\n", " ", "\x0b", "\u3000", "\t\t", "\n\t", ".", ".\n", "'", "1", "\u0301"]
+    starts = [
+        " b",
+        "  b",
+        " \tb",
+        "\tb",
+        " \nb",
+        "\nb",
+        "\n b",
+        "b\n",
+        "1",
+        "s",
+        "\n",
+        "\u0301",
+        " \u3000b",
+        "\r\nb",
+    ]
+    for end, start in itertools.product(ends, starts):
+        small(kind).check_parts([f"z a{end}", f"z{start}", f"{start}{end}"], list)
+
+
 # Every character
 
 
 def around(chars: Iterable[str]) -> str:
     """Put every character at both sides of both kinds of cut."""
-    return "".join(f"a{c} b{c}\nd{c}\n{c}b {c}e\n {c} " for c in chars)
+    return "".join(f"a{c} b{c}\nd{c}\n{c}b {c}e\n {c}  f" for c in chars)
 
 
 @functools.cache
@@ -567,7 +591,7 @@ def other_replacement(data: dict[str, Any]) -> None:
 MIXED = [
     *SENTENCES,
     "xin thời gian thời  gian\nthời gian, thời\ngian\n\nthời \n gian",
-    "a b\na  b \na\tb a", "a.\n\n b.\nc\r\nd \ne", "một hai a hai b\n hai", "Thời gian Thời gian",
+    "a b\na  b \na\tb a\nb", "a.\n\n b.\nc\r\nd \ne", "một hai a hai b\n hai", "Thời gian Thời gian",
     "\n", " a", "",
 ]  # fmt: skip
 
@@ -653,7 +677,8 @@ UNUSUAL: dict[str, tuple[str, Callable[[dict[str, Any]], None]]] = {
     "Gemma, ▁ first": ("gemma", add_token("▁gian", normalized=True)),
     "Gemma, ignore_merges": ("gemma", look_up_whole_texts),
     "Gemma, line ends": ("gemma", line_end_token),
-    "Gemma, line end in a token": ("gemma", add_merge("a", "\n", ranked=0)),
+    "Gemma, line end last in a token": ("gemma", add_merge("a", "\n", ranked=0)),
+    "Gemma, line end first in a token": ("gemma", add_merge("\n", "b", ranked=0)),
     "word": ("qwen", add_token("hai", normalized=True)),
     "space first": ("qwen", add_token(" hai", normalized=False)),
     "line end": ("qwen", add_token("\n", normalized=False)),

@@ -1,7 +1,7 @@
 """Where a text may be cut so that its pieces, encoded one by one, give the tokens of the whole.
 
-Reads tokenizer.json; writes nothing. counts.py rests on this: no token crosses a cut, and none depends on what
-lies beyond one. For the tokenizers that find_cuts() knows, two kinds of place are such cuts:
+Reads tokenizer.json; writes nothing. counts.py rests on this: no token crosses a cut, and none depends on
+what lies beyond one. For the tokenizers that find_cuts() knows, two kinds of place are such cuts:
 
     before a space that follows a character other than white space    "tôi đi" → "tôi", " đi"
     after the last line end of a stretch of white space                "tôi\\n\\n  đi" → "tôi\\n\\n", "  đi"
