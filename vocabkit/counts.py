@@ -36,7 +36,7 @@ def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
 class TokenCounter:
     """Counts of token ids over texts, each encoded by itself with its special tokens (`tokenizer(text)`).
 
-    Memory is bounded by max_entries different chunks and as many words, however many texts are added.
+    Memory is bounded by max_entries different chunks and words, however many texts are added.
     """
 
     def __init__(self, recipe: Recipe, *, max_entries: int = MAX_ENTRIES) -> None:
@@ -79,8 +79,13 @@ class TokenCounter:
                     self._texts.update(self._pattern.findall(text))
             texts = [text for text in texts if not self._other_space.search(text)]
         self._chunks.update(chunks(texts, lines=self._cuts.lines))
-        if len(self._chunks) + len(self._texts) > self._max_entries:
+        if self._entries() > self._max_entries:
             self._to_words()
+        if self._entries() > self._max_entries:
+            self._encode_words()
+
+    def _entries(self) -> int:
+        return sum(map(len, (self._chunks, self._texts, self._words, self._whole)))
 
     def take(self) -> np.ndarray:
         """Return the counts so far, (highest id + 1,) int64; the counter starts from zero again."""
@@ -118,8 +123,6 @@ class TokenCounter:
                     self._count_words(group[at : at + JOINED], count)
             self._texts.clear()
         self._chunks.clear()
-        if len(self._words) + len(self._texts) > self._max_entries:
-            self._encode_words()
 
     def _joins_as(self, text: str) -> str:
         """Say with which others a chunk may be joined: "word" (a space first, no line end before other

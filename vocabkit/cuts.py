@@ -104,7 +104,10 @@ def find_cuts(tokenizer: TokenizerJson, encoder: Any) -> Cuts | None:
                     for token in tokenizer.data["added_tokens"]
                 )
                 return Cuts(lines, None, any_of(marks + "▁"))
-    if tokenizer.family == UNIGRAM and _splits_words(normalizer, splitter):
+    # An added token that is looked for after normalizing leaves the white space before it, which at the end
+    # of a chunk would be stripped.
+    normalized = any(token["normalized"] for token in tokenizer.data["added_tokens"])
+    if tokenizer.family == UNIGRAM and not normalized and _splits_words(normalizer, splitter):
         return Cuts(_is_space("\n", encoder), None, any_of(marks + "▁" + _vanishing(encoder)))
     return None
 
