@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Edit the vocabulary of a checkpoint, verify the edit, look at what came out.
 
-Reads a Hugging Face folder (-m) and, for some tasks, the folder it came from (-b); trimm_vocab writes a new
-folder, verify_edit writes verify_report.json into the edited one, the other tasks only print.
+Reads a Hugging Face folder (-m) and, for some tasks, the folder it came from (-b); trimm_vocab and
+extend_vocab write a new folder, verify_edit writes verify_report.json into the edited one, the others only
+print.
 
     python3 model_edit.py -m ../Qwen2.5-1.5B-Instruct -t trimm_vocab
     python3 model_edit.py -m Qwen/Qwen2.5-7B-Instruct -t trimm_vocab -o out
     python3 model_edit.py -b ../Qwen2.5-1.5B-Instruct -m ../Qwen2.5-1.5B-Instruct__trimm_vocab -t verify_edit
+    python3 model_edit.py -b ../Qwen2.5-1.5B-Instruct -m ../Qwen2.5-1.5B-Instruct__trimm_vocab -t extend_vocab
     python3 model_edit.py -m ../Qwen2.5-1.5B-Instruct -t view_embeddings --tokens " Việt" --plot rows.png
     python3 model_edit.py -t compare_vocab -m ../Qwen2.5-0.5B-Instruct -b ../Qwen2.5-7B-Instruct
 """
@@ -17,7 +19,8 @@ from pathlib import Path
 
 from vocabkit.errors import UserError, run_cli
 
-TASKS = ("trimm_vocab", "verify_edit", "view_embeddings", "compare_vocab")
+TASKS = ("trimm_vocab", "extend_vocab", "verify_edit", "view_embeddings", "compare_vocab")
+INITS = ("zeros", "random", "mean", "weighted", "first_last", "english", "neighbours")
 ALIASES = {"trim_vocab": "trimm_vocab"}
 
 
@@ -31,50 +34,57 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-t", "--task", required=True, choices=[*TASKS, *ALIASES], help="what to do")
     parser.add_argument("-b", "--base", help="the checkpoint to compare with: the source of an edited folder")
-    parser.add_argument("-o", "--out", type=Path, help="new folder (default: MODEL__TASK); must not exist")
-    trim = parser.add_argument_group("trimm_vocab")
-    trim.add_argument(
+    parser.add_argument(
+        "-o", "--out", type=Path, help="new folder (default: MODEL__TASK, or MODEL__extend_vocab for "
+        "MODEL__trimm_vocab); must not exist",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pad_multiple", type=int, default=64,
+        help="rows are a multiple of this (default: %(default)s, what GPU kernels and vLLM like)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--hardlink", action="store_true", help="link unchanged weight files instead of copying them"
+    )
+    add = parser.add_argument_group("trimm_vocab").add_argument
+    add(
         "--keep", nargs="+", type=Path, default=[], metavar="DIR_OR_FILE",
         help="kept lists: folders of tokens_kept__*.jsonl, .jsonl rows [token, id, count], .txt or .json of "
         "ids (default: the bundled list made for this tokenizer, else the text rules alone)",
     )  # fmt: skip
-    trim.add_argument(
-        "--pad_multiple",
-        type=int,
-        default=64,
-        help="rows are a multiple of this (default: %(default)s, what GPU kernels and vLLM like)",
-    )  # noqa: E501
-    trim.add_argument(
-        "--allow_all_bytes", action="store_true", help="let generate() spell removed scripts by bytes"
-    )
-    trim.add_argument(
-        "--hardlink", action="store_true", help="link unchanged weight files instead of copying them"
-    )
-    trim.add_argument(
-        "--dry_run", action="store_true", help="print what would be kept and saved, write nothing"
-    )
-    verify = parser.add_argument_group("verify_edit")
-    verify.add_argument(
-        "--texts",
-        nargs="+",
-        type=Path,
-        metavar="FILE",
+    add("--allow_all_bytes", action="store_true", help="let generate() spell removed scripts by bytes")
+    add("--dry_run", action="store_true", help="print what would be kept and saved, write nothing")
+    add = parser.add_argument_group("extend_vocab").add_argument
+    add(
+        "--words", type=Path, metavar="FILE",
+        help='.jsonl rows with "word", or .txt with one word per line (default: the bundled list)',
+    )  # fmt: skip
+    add(
+        "--num_words", type=int, metavar="N",
+        help="how many, from the first on (default: 1024, or all of a shorter file)",
+    )  # fmt: skip
+    add(
+        "--init", choices=INITS, default="mean",
+        help="how new rows are made (default: %(default)s of the rows of a word's old tokens)",
+    )  # fmt: skip
+    add(
+        "--dictionary", type=Path, metavar="FILE",
+        help='for --init english: lines English TAB Vietnamese, or .jsonl rows with "word" and "en"',
+    )  # fmt: skip
+    add("--seed", type=int, default=0, help="for --init random (default: %(default)s)")
+    add = parser.add_argument_group("verify_edit").add_argument
+    add(
+        "--texts", nargs="+", type=Path, metavar="FILE",
         help="texts to check with: .txt, .jsonl, .tsv, folders; .gz .xz .bz2 (default: the bundled ones)",
-    )  # noqa: E501
-    verify.add_argument(
-        "--dtype", help="number type of the model runs (default: float32 below 1 B parameters)"
-    )
-    view = parser.add_argument_group("view_embeddings")
-    view.add_argument(
-        "--tokens",
-        nargs="+",
-        default=[],
-        metavar="TEXT",
+    )  # fmt: skip
+    add("--dtype", help="number type of the model runs (default: float32 below 1 B parameters)")
+    add = parser.add_argument_group("view_embeddings").add_argument
+    add(
+        "--tokens", nargs="+", default=[], metavar="TEXT",
         help="tokens to show and whose nearest neighbours to list",
-    )  # noqa: E501
-    view.add_argument(
+    )  # fmt: skip
+    add(
         "--plot", type=Path, metavar="FILE", help="write a PNG: rows in two dimensions, histogram of norms"
-    )  # noqa: E501
+    )  # fmt: skip
     return parser
 
 
@@ -88,8 +98,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{task} compares two folders: give the other one with -b")
     model = local_folder(args.model)
     base = local_folder(args.base) if args.base else None
-    if task == "trimm_vocab":
-        return _trim(args, model)
+    if task in ("trimm_vocab", "extend_vocab"):
+        return _edit(args, task, model, base)
     if task == "verify_edit":
         from vocabkit.ladder import verify_edit
 
@@ -107,26 +117,24 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _trim(args: argparse.Namespace, model: Path) -> int:
-    from vocabkit.trim import trim_vocab
+def _edit(args: argparse.Namespace, task: str, model: Path, base: Path | None) -> int:
+    from vocabkit.edit import default_out
 
     if args.pad_multiple < 1:
         raise UserError(f"--pad_multiple is {args.pad_multiple}, expected 1 or more, such as 64")
-    # A hub id has no folder of its own to stand beside: the result goes into the current one.
-    beside = Path(args.model) if Path(args.model).exists() else Path(Path(args.model).name)
-    out = args.out or beside.with_name(
-        f"{beside.resolve().name if beside.exists() else beside.name}__trimm_vocab"
-    )
-    trim_vocab(
-        model,
-        out,
-        keep_paths=args.keep,
-        pad_multiple=args.pad_multiple,
-        allow_all_bytes=args.allow_all_bytes,
-        hardlink=args.hardlink,
-        dry_run=args.dry_run,
-        made_by="model_edit.py " + " ".join(sys.argv[1:]),
-    )
+    out = args.out or default_out(args.model, task=task)
+    shared = {"pad_multiple": args.pad_multiple, "hardlink": args.hardlink}
+    shared["made_by"] = "model_edit.py " + " ".join(sys.argv[1:])
+    if task == "trimm_vocab":
+        from vocabkit.trim import trim_vocab
+
+        own = {"keep_paths": args.keep, "allow_all_bytes": args.allow_all_bytes, "dry_run": args.dry_run}
+        trim_vocab(model, out, **own, **shared)
+    else:
+        from vocabkit.extend import extend_vocab
+
+        own = {name: getattr(args, name) for name in ("words", "num_words", "init", "dictionary", "seed")}
+        extend_vocab(model, out, base=base, **own, **shared)
     return 0
 
 

@@ -1,6 +1,7 @@
 """verify_edit: clean on what trimm_vocab writes, and every rung fails when its input is broken."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from conftest import ROOT, edit_json
 from vocabkit import measure, verify
 from vocabkit.checkpoint import read_checkpoint
 from vocabkit.errors import UserError
+from vocabkit.extend import extend_vocab
 from vocabkit.files import read_json, write_json
 from vocabkit.ladder import verify_edit
 from vocabkit.trim import trim_vocab
@@ -187,12 +189,117 @@ def test_texts_without_a_covered_one_prove_nothing(pair, tmp_path):
         verify_edit(source, out, texts=[tmp_path / "empty.jsonl"])
 
 
-def test_new_tokens_are_not_measured_yet(pair):
-    source, out = pair
+# Extended folders (tests/test_extend.py has the clean ones)
+
+
+@pytest.fixture(scope="module")
+def made_extended(tmp_path_factory) -> tuple[Path, Path]:
+    """An untied source and the folder extended out of it, made once."""
+    folder = tmp_path_factory.mktemp("extended")
+    source = build.make_checkpoint(folder / "base", "qwen2", tied=False)
+    (folder / "words.txt").write_text("hôm nay\nthanh điệu\n", encoding="utf-8")
+    extend_vocab(source, folder / "out", words=folder / "words.txt")
+    return source, folder / "out"
+
+
+@pytest.fixture
+def extended(made_extended, tmp_path) -> tuple[Path, Path]:
+    """The same, of which the test may break the second."""
+    source, out = made_extended
+    return source, Path(shutil.copytree(out, tmp_path / "out"))
+
+
+NEW = 424  # the id of " hôm nay"
+
+
+def new_row(out: Path, values: np.ndarray) -> None:
+    overwrite(out, "lm_head.weight", values.astype(np.float32).tobytes(), row=NEW)
+
+
+def other_words(out: Path) -> None:
+    edit_json(out / "vocab_edit.json", words=["hôm▁kia", "thanh▁điệu"])
+
+
+def other_token(out: Path) -> None:
+    data = read_json(out / "tokenizer.json")
+    data["added_tokens"][-2]["content"] = " hôm qua"
+    write_json(out / "tokenizer.json", data)
+
+
+def not_normalized(out: Path) -> None:
+    data = read_json(out / "tokenizer.json")
+    data["added_tokens"][-2]["normalized"] = False
+    write_json(out / "tokenizer.json", data)
+
+
+def swallow_space(out: Path) -> None:
+    """rstrip swallows the space after the word, which then does not come back."""
+    data = read_json(out / "tokenizer.json")
+    data["added_tokens"][-2]["rstrip"] = True
+    write_json(out / "tokenizer.json", data)
+
+
+@pytest.mark.parametrize(
+    "damage, expected",
+    [
+        (lambda out: new_row(out, np.full(32, 1e6)), "lm_head.weight new row: 424 (' hôm nay') has the norm"),
+        (lambda out: new_row(out, np.zeros(32)), "lm_head.weight new row: 424 (' hôm nay') has the norm 0"),
+        (lambda out: new_row(out, np.full(32, np.nan)), "new row: 424 (' hôm nay') is not finite"),
+        (lambda out: overwrite(out, "lm_head.weight", b"\1\2\3\4", row=7), "lm_head.weight row differs: 7"),
+        (lambda out: overwrite(out, "lm_head.weight", b"\1", row=NEW + 2), "are not all zero"),
+        (break_layer, "max |Δ logit|"),
+        (other_words, "new token: ' hôm kia' has the ids"),
+        (other_token, "new token: ' hôm nay' has the ids"),
+        (not_normalized, f"expected {NEW}"),
+        (swallow_space, "decodes differently"),
+    ],
+)
+def test_each_rung_finds_the_damage_of_an_extended_folder(extended, damage, expected):
+    source, out = extended
+    damage(out)
+    assert any(expected in finding for finding in findings(source, out)), findings(source, out)
+
+
+def test_zeros_must_be_zeros(extended):
+    source, out = extended
+    edit_json(out / "vocab_edit.json", init={"name": "zeros"})
+    assert any("expected 0 to 0" in finding for finding in findings(source, out))
+
+
+def test_new_tokens_that_nobody_names(extended):
+    source, out = extended
+    edit_json(out / "vocab_edit.json", words=["hôm▁nay"])
+    with pytest.raises(UserError, match="names 1 words, but 2 tokens are new"):
+        verify_edit(source, out)
+
+
+def test_text_with_new_tokens_only_has_a_cost_but_no_logits(extended, tmp_path):
+    source, out = extended
+    (tmp_path / "new.txt").write_text("Xin chào, hôm nay\n", encoding="utf-8")
+    found = findings(source, out, tmp_path / "new.txt")
+    assert found == [next(f for f in found if "no text is covered" in f)]
+    cost = read_json(out / "verify_report.json")["checks"][-1]["numbers"]
+    assert cost["bits_per_byte"] > 0 and cost["covered_bits_per_byte"] is None
+    assert cost["tokens_per_char"] < cost["tokens_per_char_base"] < 1
+
+
+def test_the_cost_of_new_words_is_that_of_the_edited_model(extended):
+    """Bits per byte over every token that may be chosen, new ones included, padding not."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    source, out = extended
     edited = verify.open_edited(source, out)
-    edited.new_to_old[-1] = None
-    with pytest.raises(UserError, match="has new tokens"):
-        measure.check_model(edited, ["a text"])
+    text = "Xin chào, hôm nay trời đẹp."
+    _, cost = measure.check_model(edited, [text])
+    (piece,) = measure.cut_pieces(edited, [text])
+    assert NEW in piece.new_ids and not piece.covered
+    model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    with torch.no_grad():
+        logits = model(torch.tensor([piece.new_ids[:-1]])).logits[0, :, : edited.edit["n_tokens"]].double()
+    chosen = logits.log_softmax(1)[range(len(logits)), piece.new_ids[1:]]
+    wanted = -float(chosen.sum()) / np.log(2) / len(text.encode())
+    assert cost.numbers["bits_per_byte"] == pytest.approx(wanted, rel=1e-5)
 
 
 def test_a_folder_without_a_start_token(tmp_path):

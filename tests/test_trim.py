@@ -30,6 +30,7 @@ from vocabkit.files import read_json, write_json
 from vocabkit.plan import FOREIGN, PADDING
 from vocabkit.tokenizer_json import read_tokenizer_json
 from vocabkit.trim import trim_vocab
+from vocabkit.verify_rows import check_rows
 from vocabkit.vocab_tensors import LAYOUTS, find_vocab_tensors
 
 # Unicode names of what the trimmed models must not write begin with these words.
@@ -487,7 +488,7 @@ def test_a_wrong_output_is_not_published(source, tmp_path):
 def clean(base: Path, out: Path, texts: list[str]) -> list[verify.Check]:
     """Run steps 1 to 3 of the ladder and assert that none found anything."""
     edited = verify.open_edited(base, out)
-    checks = [verify.check_files(edited), verify.check_tokenizer(edited, texts), verify.check_rows(edited)]
+    checks = [verify.check_files(edited), verify.check_tokenizer(edited, texts), check_rows(edited)]
     assert [finding for check in checks for finding in check.findings] == []
     assert checks[1].numbers["covered"] > 0
     return checks

@@ -49,6 +49,50 @@ Mở như mọi checkpoint khác, với đoạn mã ở trên.
 """
 
 
+EXTENDED = """---
+base_model: {base_name}
+language: [en, vi]
+tags: [vocabulary-extension, vocabkit]
+---
+# {name}
+
+[Tiếng Việt](#tiếng-việt)
+
+`{base}` with **{words:,} Vietnamese words as tokens of their own**, such as {examples}: {n_tokens:,} tokens,
+{vocab_size:,} rows. No weight of the base was changed: its rows are the same, byte for byte, and text without
+one of the new words is tokenized as before. `verify_report.json` holds the checks that were made,
+`vocab_edit.json` the words and what their rows were made from.
+
+Open it like any checkpoint:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+model = AutoModelForCausalLM.from_pretrained("{name}")
+```
+
+- The new rows were made by the formula `{init}` from rows of the base, and not trained: train them before you
+  judge the model's Vietnamese.
+- Every text still decodes to itself.
+- {pad_text}
+- The terms of the base model hold for this one too.
+
+## Tiếng Việt
+
+`{base}` với **{words:,} từ tiếng Việt, mỗi từ là một token**, chẳng hạn {examples}: {n_tokens:,} token,
+{vocab_size:,} hàng. Không trọng số nào của bản gốc bị đổi: các hàng cũ giống hệt từng byte, và văn bản không
+có từ mới nào thì được tách như trước. `verify_report.json` ghi các phép kiểm tra đã chạy, `vocab_edit.json`
+ghi các từ và nguồn của từng hàng mới.
+
+Mở như mọi checkpoint khác, với đoạn mã ở trên.
+
+- Các hàng mới được tính theo công thức `{init}` từ các hàng của bản gốc, chưa qua huấn luyện: hãy huấn luyện
+  chúng rồi mới đánh giá tiếng Việt của mô hình.
+- Mọi văn bản vẫn giải mã ra đúng chính nó.
+- {pad_text_vi}
+- Điều khoản sử dụng của mô hình gốc vẫn có hiệu lực với mô hình này.
+"""
+
 GUARD = (
     "`generate()` cannot write a removed script: the {} tokens that could begin one of its characters byte "
     "by byte are in `suppress_tokens` of `generation_config.json`. Runtimes that do not read this list "
@@ -68,16 +112,12 @@ def write_card(folder: Path, edit: Mapping[str, Any], *, name: str, has_bytes: b
     pad = edit["pad_rows"]
     guarded = sum(len(ids) for reason, ids in edit["suppressed"].items() if reason != "padding rows")
     base = str(edit["base_model"])
-    card = CARD.format(
+    about = dict(
         name=name,
         base=base,
         base_name=base.rstrip("/").split("/")[-1] if base.startswith((".", "/")) else base,
         n_tokens=edit["n_tokens"],
-        base_n_tokens=edit["base_n_tokens"],
-        share=edit["n_tokens"] / edit["base_n_tokens"],
         vocab_size=edit["vocab_size"],
-        base_vocab_size=edit["base_vocab_size"],
-        source=edit["keep"]["source"],
         pad_text=f"Rows {pad[0]} to {pad[1]} are padding, all zero, and never generated."
         if pad
         else "No padding rows.",
@@ -86,9 +126,22 @@ def write_card(folder: Path, edit: Mapping[str, Any], *, name: str, has_bytes: b
             if pad
             else "Không có hàng đệm."
         ),
-        guard_text=GUARD.format(guarded) if guarded else NO_GUARD,
-        guard_text_vi=GUARD_VI.format(guarded) if guarded else NO_GUARD_VI,
-        fallback_en="" if has_bytes else ", or, if its characters are gone, as <unk>",
-        fallback_vi="" if has_bytes else ", hoặc thành <unk> nếu ký tự của nó đã bị bỏ",
     )
+    if edit["task"] == "extend_vocab":
+        examples = ", ".join(f"“{word.replace('▁', ' ')}”" for word in edit["words"][:3])
+        card = EXTENDED.format(
+            **about, words=len(edit["words"]), examples=examples, init=edit["init"]["name"]
+        )
+    else:
+        card = CARD.format(
+            **about,
+            base_n_tokens=edit["base_n_tokens"],
+            share=edit["n_tokens"] / edit["base_n_tokens"],
+            base_vocab_size=edit["base_vocab_size"],
+            source=edit["keep"]["source"],
+            guard_text=GUARD.format(guarded) if guarded else NO_GUARD,
+            guard_text_vi=GUARD_VI.format(guarded) if guarded else NO_GUARD_VI,
+            fallback_en="" if has_bytes else ", or, if its characters are gone, as <unk>",
+            fallback_vi="" if has_bytes else ", hoặc thành <unk> nếu ký tự của nó đã bị bỏ",
+        )
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -30,6 +30,7 @@ DTYPE_BITS = {
     "BF16": 16, "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64, "F4": 4,
     "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
+NUMPY_DTYPES: dict[str, Any] = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 MAX_HEADER = 100 << 20  # bytes; the limit of the safetensors library
 ROW_BLOCK = 4 << 20  # bytes of source rows held at a time: larger ones leave the cache and cost new pages
 COPY_THREADS = 2  # one copies while another waits for the disk; more gain nothing
@@ -228,13 +229,15 @@ def write_with_rows(
     *,
     vocab_size: int,
     vocabulary: Set[str],
+    new_rows: Mapping[str, np.ndarray] | None = None,
     progress: Progress = lambda bytes_written: None,
 ) -> None:
     """Write the files with a tensor named in vocabulary, its rows now new_to_old and then zeros; the index
     too.
 
-    Each tensor is copied or gathered in its old place. With copy_unchanged the checkpoint is complete.
-    progress: as there. Memory: one block of rows a thread, whatever the model's size.
+    new_rows: tensor → (count, row_bytes) uint8, rows between the old ones and the zeros. Each tensor is
+    copied or gathered in its old place. With copy_unchanged the checkpoint is complete. progress: as there.
+    Memory: one block of rows a thread, whatever the model's size.
     """
 
     def write(file: Path) -> None:
@@ -248,7 +251,9 @@ def write_with_rows(
                     for block in read_rows(tensor, new_to_old):
                         write_all(writer, block.data.cast("B"))
                         progress(block.nbytes)
-                    write_all(writer, bytes((vocab_size - len(new_to_old)) * tensor.row_bytes))
+                    added = (new_rows or {}).get(tensor.name, np.empty((0, tensor.row_bytes), np.uint8))
+                    write_all(writer, added.tobytes())
+                    write_all(writer, bytes((vocab_size - len(new_to_old) - len(added)) * tensor.row_bytes))
                 else:
                     copy_range(reader, writer, offset=tensor.start, count=tensor.size, progress=progress)
             os.fsync(writer.fileno())
@@ -312,10 +317,53 @@ def rows_as_float32(tensor: Tensor, ids: Sequence[int]) -> np.ndarray:
         if len(ids)
         else np.empty((0, tensor.row_bytes), np.uint8)
     )
+    return as_float32(raw, tensor)
+
+
+def as_float32(raw: np.ndarray, tensor: Tensor) -> np.ndarray:
+    """Return (rows, D) float32: the values of rows given as the (rows, row_bytes) uint8 that read_rows
+    yields.
+    """
     if tensor.dtype == "BF16":  # the upper half of a float32
         return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    if tensor.dtype in ("F16", "F32", "F64"):
-        return raw.view({"F16": np.float16, "F32": np.float32, "F64": np.float64}[tensor.dtype]).astype(
-            np.float32
-        )
-    raise UserError(f"{tensor.file}: {tensor.name} is {tensor.dtype}, expected BF16, F16, F32 or F64")
+    if tensor.dtype in NUMPY_DTYPES:
+        return raw.view(NUMPY_DTYPES[tensor.dtype]).astype(np.float32)
+    raise _no_plain_float(tensor)
+
+
+def as_stored(values: np.ndarray, tensor: Tensor) -> np.ndarray:
+    """Return (rows, row_bytes) uint8: (rows, D) float32 values in the tensor's type, rounded to nearest even.
+
+    UserError for a value that the type cannot hold.
+    """
+    with np.errstate(over="ignore"):
+        if tensor.dtype == "BF16":
+            stored = to_bfloat16(values)
+            finite = (stored & 0x7F80) != 0x7F80
+        elif tensor.dtype in NUMPY_DTYPES:
+            stored = values.astype(NUMPY_DTYPES[tensor.dtype])
+            finite = np.isfinite(stored)
+        else:
+            raise _no_plain_float(tensor)
+    if not finite.all():
+        raise UserError(f"{tensor.file}: a new row of {tensor.name} does not fit into {tensor.dtype}")
+    return np.ascontiguousarray(stored).view(np.uint8).reshape(len(values), tensor.row_bytes)
+
+
+def to_bfloat16(values: np.ndarray) -> np.ndarray:
+    """Return uint16 of the same shape: float32 values as bfloat16, to nearest, ties to even.
+
+    bfloat16 is the upper half of a float32. Adding 0x7FFF, and 1 more where the lowest bit that stays is set,
+    carries into the upper half exactly when the lower half is above one half, or is one half below an odd
+    number. NaN stays NaN: it could carry into the sign.
+
+    >>> [hex(bits) for bits in to_bfloat16(np.array([1.0, 1.00390625, 1.01171875], np.float32))]
+    ['0x3f80', '0x3f80', '0x3f82']
+    """
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    rounded = ((bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
+
+
+def _no_plain_float(tensor: Tensor) -> UserError:
+    return UserError(f"{tensor.file}: {tensor.name} is {tensor.dtype}, expected BF16, F16, F32 or F64")

@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from vocabkit import verify
+from vocabkit.edit import SELF_TEST_TEXTS
 from vocabkit.files import read_texts
 from vocabkit.report import print_checks, write_report
 from vocabkit.torch_bin import open_weights, with_bytes
-from vocabkit.trim import SELF_TEST_TEXTS
+from vocabkit.verify_rows import check_rows
 
 
 def verify_edit(
@@ -31,7 +32,7 @@ def verify_edit(
         checks = [
             verify.check_files(edited),
             verify.check_tokenizer(edited, read_texts(paths), name=name),
-            verify.check_rows(edited),
+            check_rows(edited),
         ]
     if not any(check.findings for check in checks):
         from vocabkit.measure import check_model

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from tqdm import tqdm
 
 from vocabkit.errors import UserError
 from vocabkit.files import read_json_object
@@ -21,6 +23,7 @@ from vocabkit.verify import Check, Edited
 
 MAX_LENGTH = 256  # tokens of one piece of text: bounds the (T, V) logits held at a time
 MAX_TOKENS = 8_000  # tokens of text that the models read, spread evenly over what is given
+BATCH = 256  # sequences of some tokens that a model reads at once
 LOGIT_TOKENS = 512  # tokens whose logits over all kept columns are compared one by one
 # Largest |Δ logit| that rounding explains, relative to the largest logit: the two matrices differ in their
 # number of rows, and libraries cut sums of products into blocks by the shape.
@@ -30,11 +33,12 @@ BITS_TOLERANCE = 1e-4  # bits per byte; between the edited model and the base re
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of text with its ids in both tokenizers; covered: every old id is kept, so both encode it
-    alike.
+    """A piece of text with its ids in both tokenizers; covered: every old id is kept and no new token used,
+    so both encode it alike.
     """
 
     size: int  # bytes of UTF-8
+    chars: int
     old_ids: list[int]
     new_ids: list[int]
     covered: bool
@@ -42,11 +46,13 @@ class Piece:
 
 @dataclass
 class Reading:
-    """What one model says of the pieces: nats of each, as it is and over the kept columns alone."""
+    """What one model says of the pieces: nats of each, over all answers that count and over the kept columns
+    alone.
+    """
 
     nats: list[float] = field(default_factory=list)
     kept_nats: list[float] = field(default_factory=list)
-    removed: list[torch.Tensor] = field(default_factory=list)  # (T,) probability given to removed columns
+    others: list[torch.Tensor] = field(default_factory=list)  # (T,) probability given to other columns
     logits: list[torch.Tensor] = field(default_factory=list)  # (T, kept) float32, of the first covered pieces
 
 
@@ -64,8 +70,8 @@ def cut_pieces(edited: Edited, texts: Iterable[str]) -> list[Piece]:
             yield from cut(text[:half])
             yield from cut(text[half:])
         elif old and new:
-            covered = edited.old_to_new.keys() >= set(old)
-            yield Piece(len(text.encode()), [start_old, *old], [start_new, *new], covered)
+            covered = edited.old_to_new.keys() >= set(old) and not edited.added.keys() & set(new)
+            yield Piece(len(text.encode()), len(text), [start_old, *old], [start_new, *new], covered)
 
     return [piece for text in texts for piece in cut(nfc(text))]
 
@@ -102,13 +108,13 @@ def read_pieces(
     sequences: Iterable[Sequence[int]],
     *,
     columns: Sequence[int],
-    renormalize: bool,
+    answers: int | None,
     keep_logits: Sequence[bool],
 ) -> Reading:
     """Return what a model says of id sequences, whose first id is only a start.
 
-    columns: the kept ids, the only ones that count as an answer of the edited model. renormalize: the model
-    is the base, whose probabilities are taken as they are and, beside that, over the kept columns alone.
+    columns: the kept ids, which both models have. answers: only ids below it count as an answer, which is
+    how the edited model is used, whose padding rows are suppressed; None: all count, as in the base.
     """
     reading = Reading()
     kept = torch.tensor(columns, device=model.device)
@@ -122,24 +128,47 @@ def read_pieces(
         narrow = logits[:, kept]
         chosen = logits.gather(1, target[:, None])[:, 0]
         kept_total = narrow.logsumexp(1)
-        total = logits.logsumexp(1) if renormalize else kept_total
+        total = kept_total if answers == len(columns) else logits[:, :answers].logsumexp(1)
         reading.nats.append(float((total - chosen).double().sum()))
         reading.kept_nats.append(float((kept_total - chosen).double().sum()))
-        if renormalize:
-            reading.removed.append((-(kept_total - total).expm1()).clamp(min=0).cpu())
+        reading.others.append((-(kept_total - total).expm1()).clamp(min=0).cpu())
         if keep:
             reading.logits.append(narrow.cpu())
     return reading
 
 
+@torch.inference_mode()
+def last_hidden_states(folder: Path, sequences: Iterable[Sequence[int]]) -> np.ndarray:
+    """Return (n, H) float32: the last hidden state at the end of each id sequence, after a start token.
+
+    Loads the model; sequences of one length are read together.
+    """
+    start = start_token(folder)
+    sequences = [[start, *ids] for ids in sequences]
+    by_length: dict[int, list[int]] = {}
+    for at, ids in enumerate(sequences):
+        by_length.setdefault(len(ids), []).append(at)
+    model = load_model(folder)
+    states: dict[int, np.ndarray] = {}
+    bar = tqdm(total=len(sequences), desc="hidden states", leave=False, disable=None)
+    for places in by_length.values():
+        for first in range(0, len(places), BATCH):
+            batch = places[first : first + BATCH]
+            inputs = torch.tensor([sequences[at] for at in batch], device=model.device)
+            output = model.base_model(input_ids=inputs, use_cache=False)  # without the head: no logits
+            states |= dict(zip(batch, output.last_hidden_state[:, -1].float().cpu().numpy(), strict=True))
+            bar.update(len(batch))
+    bar.close()
+    return np.stack([states[at] for at in range(len(sequences))])
+
+
 def check_model(
     edited: Edited, texts: Iterable[str], *, dtype: str | None = None, max_tokens: int = MAX_TOKENS
 ) -> list[Check]:
-    """4 and 5: logits over the kept columns equal the base's, and what removing the others costs on these
-    texts.
+    """4 and 5: logits over the kept columns equal the base's, and what the edit costs on these texts.
+
+    Text with a new token is another sequence of ids: it counts in the cost, its logits are not compared.
     """
-    if any(old is None for old in edited.new_to_old):
-        raise UserError(f"{edited.out} has new tokens; logits can be compared for trimmed folders only")
     pieces = cut_pieces(edited, sample(texts, max_tokens))
     if not pieces:
         raise UserError("the texts hold nothing to measure; give some with --texts")
@@ -153,15 +182,15 @@ def check_model(
     model = load_model(edited.base, dtype=dtype)
     number_type = str(model.dtype).removeprefix("torch.")
     before = read_pieces(
-        model, (p.old_ids for p in pieces), columns=old_columns, renormalize=True, keep_logits=compared
+        model, (p.old_ids for p in pieces), columns=old_columns, answers=None, keep_logits=compared
     )
     del model
     model = load_model(edited.out, dtype=dtype)
     after = read_pieces(
         model,
         (p.new_ids for p in pieces),
-        columns=range(len(old_columns)),
-        renormalize=False,
+        columns=range(len(old_columns)),  # the old tokens come first
+        answers=edited.edit["n_tokens"],
         keep_logits=compared,
     )
     del model
@@ -210,19 +239,27 @@ def _cost_check(
         total = sum(value for value, chosen in zip(nats, which, strict=True) if chosen)
         return total / math.log(2) / size if size else None
 
+    def tokens(sequences: Iterable[Sequence[int]]) -> float:
+        return sum(len(ids) - 1 for ids in sequences) / sum(piece.chars for piece in pieces)
+
     every, covered = [True] * len(pieces), [piece.covered for piece in pieces]
-    masses = [mass for mass, chosen in zip(before.removed, covered, strict=True) if chosen]
-    removed = torch.cat(masses) if masses else torch.zeros(1)
-    renormalized, new = bits(before.kept_nats, covered), bits(after.nats, covered)
+    removed, added = (
+        torch.cat([torch.zeros(1), *(m for m, chosen in zip(r.others, covered, strict=True) if chosen)])[1:]
+        for r in (before, after)
+    )
+    renormalized, new = bits(before.kept_nats, covered), bits(after.kept_nats, covered)
     old_size, new_size = _folder_size(edited.base), _folder_size(edited.out)
     check.numbers = {
         "covered_bits_per_byte_base": bits(before.nats, covered),
         "covered_bits_per_byte_base_renormalized": renormalized,
-        "covered_bits_per_byte": new,
-        "removed_probability_mean": float(removed.mean()),
-        "removed_probability_max": float(removed.max()),
+        "covered_bits_per_byte": bits(after.nats, covered),
+        "removed_probability_mean": float(removed.mean()) if len(removed) else 0.0,
+        "removed_probability_max": float(removed.max()) if len(removed) else 0.0,
+        **({"new_probability_mean": float(added.mean())} if edited.added and len(added) else {}),
         "bits_per_byte_base": bits(before.nats, every),
         "bits_per_byte": bits(after.nats, every),
+        "tokens_per_char_base": tokens(p.old_ids for p in pieces),
+        "tokens_per_char": tokens(p.new_ids for p in pieces),
         "folder_bytes_base": old_size,
         "folder_bytes": new_size,
         "folder_bytes_saved": old_size - new_size,
@@ -232,8 +269,8 @@ def _cost_check(
     if renormalized is not None and new is not None and number_type == "float32":
         if not abs(renormalized - new) <= BITS_TOLERANCE:
             check.findings.append(
-                f"covered text costs {new:.6f} bits per byte, the base renormalized over the kept tokens "
-                f"{renormalized:.6f}; expected a difference of at most {BITS_TOLERANCE}"
+                f"covered text costs {new:.6f} bits per byte over the kept tokens, the base over the same "
+                f"tokens {renormalized:.6f}; expected a difference of at most {BITS_TOLERANCE}"
             )
     return check
 

@@ -5,7 +5,7 @@ Reads and writes nothing.
 """
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,14 +18,34 @@ FOREIGN = "could begin a character of a removed script"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What trimming does, decided before anything is written.
+class NewToken:
+    """A token that the source does not have: its text as it stands in running text, space first.
 
-    new_to_old: (n_tokens,) the old id of each new one, ascending, so that tokens stay in the old order.
+    normalized: looked for in the normalized text, so that its decomposed form is found too.
+    """
+
+    content: str
+    normalized: bool
+
+    def entry(self) -> dict[str, Any]:
+        """Return the fields that tokenizer.json and tokenizer_config.json give an added token.
+
+        Not special: llama.cpp does not print special tokens, and skip_special_tokens would drop the word.
+        """
+        no = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+        return {"content": self.content, **no, "normalized": self.normalized, "special": False}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an edit does, decided before anything is written.
+
+    new_to_old: the old id of each new one, ascending, so that tokens stay in the old order.
     vocab_size: rows of the new matrices; those from n_tokens on are padding.
     suppressed: reason → new ids that generate() must not choose.
     requested, always_kept, added_by_closure: how many tokens are kept for which reason, first that fits.
     written_scripts: scripts outside the allowed ones that the kept list itself holds tokens of.
+    new_tokens: what is added after the kept tokens.
     """
 
     new_to_old: list[int]
@@ -35,11 +55,17 @@ class Plan:
     always_kept: int
     added_by_closure: int
     written_scripts: dict[str, int] = field(default_factory=dict)
+    new_tokens: tuple[NewToken, ...] = ()
 
     @property
     def n_tokens(self) -> int:
         """Number of tokens that the new tokenizer has."""
-        return len(self.new_to_old)
+        return len(self.new_to_old) + len(self.new_tokens)
+
+    @functools.cached_property
+    def new_ids(self) -> dict[int, NewToken]:
+        """Id → new token, in order; they follow the old tokens directly."""
+        return dict(enumerate(self.new_tokens, len(self.new_to_old)))
 
     @functools.cached_property
     def old_to_new(self) -> dict[int, int]:
@@ -95,7 +121,7 @@ def make_plan(
     closed = close_ids(tokenizer, requested | always, spm_models)
     new_to_old = sorted(closed)
     n_tokens = len(new_to_old)
-    vocab_size = -(-n_tokens // pad_multiple) * pad_multiple
+    vocab_size = _round_up(n_tokens, pad_multiple)
     written = _foreign_scripts(tokenizer, requested - always, scripts)
     suppressed: dict[str, list[int]] = {PADDING: list(range(n_tokens, vocab_size))}
     if not allow_all_bytes:
@@ -109,6 +135,39 @@ def make_plan(
         added_by_closure=len(closed - requested - always),
         written_scripts=written,
     )
+
+
+def extend_plan(
+    tokenizer: TokenizerJson,
+    new_tokens: Sequence[NewToken],
+    *,
+    suppressed: Mapping[str, Iterable[int]],
+    pad_multiple: int = 64,
+) -> Plan:
+    """Return the plan that keeps every token and adds new ones after the last.
+
+    suppressed: reason → ids of the source that generate() must not choose; its padding rows are replaced by
+    the new ones. Holes between the source's ids are closed.
+    """
+    new_to_old = list(tokenizer.tokens)
+    n_tokens = len(new_to_old) + len(new_tokens)
+    vocab_size = _round_up(n_tokens, pad_multiple)
+    old_to_new = {old: new for new, old in enumerate(new_to_old)}
+    kept = {reason: [old_to_new[i] for i in ids] for reason, ids in suppressed.items() if reason != PADDING}
+    kept[PADDING] = list(range(n_tokens, vocab_size))
+    return Plan(
+        new_to_old=new_to_old,
+        vocab_size=vocab_size,
+        suppressed={reason: ids for reason, ids in kept.items() if ids},
+        requested=len(new_tokens),
+        always_kept=len(new_to_old),
+        added_by_closure=0,
+        new_tokens=tuple(new_tokens),
+    )
+
+
+def _round_up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
 
 
 def _foreign_scripts(tokenizer: TokenizerJson, ids: Iterable[int], scripts: frozenset[str]) -> dict[str, int]:

@@ -4,7 +4,7 @@ The format is the protocol buffer sentencepiece_model.proto of google/sentencepi
 the sentencepiece package ships. A piece's id is its position, so removing pieces renumbers the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +90,18 @@ def required_pieces(model: Any) -> set[int]:
     return required
 
 
-def select_pieces(model: Any, positions: list[int]) -> bytes:
-    """Return the bytes of a file that holds the pieces at these positions only, in this order."""
+def select_pieces(model: Any, positions: list[int], new_pieces: Sequence[str] = ()) -> bytes:
+    """Return the bytes of a file that holds the pieces at these positions only, in this order.
+
+    new_pieces follow them as USER_DEFINED: taken whole before anything is merged, the longest first.
+    """
     trimmed = type(model)()
     trimmed.CopyFrom(model)
     del trimmed.pieces[:]
     trimmed.pieces.extend(model.pieces[at] for at in positions)
-    trimmed.trainer_spec.vocab_size = len(positions)
+    for piece in new_pieces:
+        trimmed.pieces.add(piece=piece, score=0.0, type=USER_DEFINED)
+    trimmed.trainer_spec.vocab_size = len(trimmed.pieces)
     new_position = {old: new for new, old in enumerate(positions)}
     for field in ("unk_id", "bos_id", "eos_id", "pad_id"):
         old = getattr(model.trainer_spec, field)

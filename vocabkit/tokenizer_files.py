@@ -67,7 +67,7 @@ def required_ids(folder: Path, tokenizer: TokenizerJson, spm_models: Mapping[str
                 )
             required.add(token_id)
     for name, model in spm_models.items():
-        ids = spm.piece_tokens(model, path=folder / name, vocab=tokenizer.vocab)
+        ids = spm.piece_tokens(model, path=folder / name, vocab=tokenizer.piece_ids)
         required.update(ids[at] for at in spm.required_pieces(model))
     return required
 
@@ -85,7 +85,8 @@ def write_files(
     matrices.
     """
     left_out = []
-    text = dump_tokenizer_json(tokenizer.trimmed(plan.new_to_old))
+    new_entries = [token.entry() for token in plan.new_tokens]
+    text = dump_tokenizer_json(tokenizer.trimmed(plan.new_to_old, new_entries))
     (target / "tokenizer.json").write_text(text, encoding="utf-8")
     settings = {path.name for path in settings_files(source)}
     for path in sorted(source.iterdir()):
@@ -127,6 +128,8 @@ def _write_vocab(path: Path, target: Path, tokenizer: TokenizerJson, plan: Plan)
             )
         if old in plan.old_to_new:
             new_vocab[token] = plan.old_to_new[old]
+    if path.name == "added_tokens.json":
+        new_vocab |= {token.content: new for new, token in plan.new_ids.items()}
     write_json(target, new_vocab, indent=None)
 
 
@@ -146,14 +149,18 @@ def _write_merges(path: Path, target: Path, tokenizer: TokenizerJson, plan: Plan
 
 
 def _write_spm(path: Path, target: Path, model: Any, tokenizer: TokenizerJson, plan: Plan) -> None:
-    ids = spm.piece_tokens(model, path=path, vocab=tokenizer.vocab)
+    ids = spm.piece_tokens(model, path=path, vocab=tokenizer.piece_ids)
     positions = [at for at, token_id in enumerate(ids) if token_id in plan.old_to_new]
-    target.write_bytes(spm.select_pieces(model, positions))
+    new_pieces = [token.content.replace(" ", "▁") for token in plan.new_tokens]
+    target.write_bytes(spm.select_pieces(model, positions, new_pieces))
 
 
 def _write_settings(path: Path, target: Path, tokenizer: TokenizerJson, plan: Plan, rows: int) -> None:
     settings = _read_settings(path, tokenizer)
     new = replace_vocab_size(renumber(settings, plan.old_to_new, path=path), old=rows, new=plan.vocab_size)
+    if isinstance(new, dict) and isinstance(new.get("added_tokens_decoder"), dict):
+        entries = {str(at): token.entry() for at, token in plan.new_ids.items()}
+        new["added_tokens_decoder"] = {**new["added_tokens_decoder"], **entries}
     if new == read_json(path):  # not settings: those lack the padding rows that the file may still list
         copy_file(path, target)
     else:

@@ -63,6 +63,16 @@ class TokenizerJson:
             for token_id, token in self.tokens.items()
         }
 
+    @functools.cached_property
+    def piece_ids(self) -> dict[str, int]:
+        """Token as a SentencePiece file writes it → id: a space inside an added token is ▁ there."""
+        return {token.replace(" ", "▁"): token_id for token, token_id in self.added.items()} | self.vocab
+
+    @property
+    def has_nfc(self) -> bool:
+        """Whether text is composed (NFC) before tokens are looked for."""
+        return any(part["type"] == "NFC" for part in _flatten(self.data.get("normalizer"), "normalizers"))
+
     def byte_ids(self) -> set[int]:
         """Return the ids of the tokens that stand for one byte; with all 256, any text can be spelled."""
         if self.family == BYTE_LEVEL_BPE:
@@ -111,11 +121,14 @@ class TokenizerJson:
                 if key in processor:
                     yield f"post_processor.{key}", processor[key][1]
 
-    def trimmed(self, new_to_old: Sequence[int]) -> dict[str, Any]:
+    def trimmed(
+        self, new_to_old: Sequence[int], new_tokens: Sequence[Mapping[str, Any]] = ()
+    ) -> dict[str, Any]:
         """Return the file's data with only these tokens, each at its position in new_to_old as its new id.
 
-        Merges stay in their old order and in the form in which they were written. Raises UserError for an id
-        that is named outside the vocabulary and does not stay.
+        new_tokens: entries of added tokens, without ids, that follow them. Merges stay in their old order and
+        in the form in which they were written. Raises UserError for an id that is named outside the
+        vocabulary and does not stay.
         """
         old_to_new = {old: new for new, old in enumerate(new_to_old)}
         data = json.loads(
@@ -143,6 +156,7 @@ class TokenizerJson:
             ]
         for added in data["added_tokens"]:
             added["id"] = old_to_new[added["id"]]
+        data["added_tokens"] += [{"id": at, **t} for at, t in enumerate(new_tokens, len(new_to_old))]
         if data.get("padding"):
             data["padding"]["pad_id"] = old_to_new[data["padding"]["pad_id"]]
         for processor in _flatten(data.get("post_processor"), "processors"):

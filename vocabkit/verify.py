@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vocabkit import spm
 from vocabkit.chat_template import render_chat
-from vocabkit.checkpoint import Checkpoint, is_zero, read_checkpoint, read_rows
+from vocabkit.checkpoint import (
+    Checkpoint,
+    read_checkpoint,
+)
 from vocabkit.config_ids import collect_ids
 from vocabkit.errors import UserError
 from vocabkit.files import read_json, read_json_object, read_versioned, sha256_file
@@ -91,6 +92,18 @@ class Edited:
     def old_to_new(self) -> dict[int, int]:
         """Old id → new id, for the tokens that both have."""
         return {old: new for new, old in enumerate(self.new_to_old) if old is not None}
+
+    @functools.cached_property
+    def added(self) -> dict[int, str]:
+        """Id → text of the tokens that the base does not have, as vocab_edit.json names them."""
+        ids = [new for new, old in enumerate(self.new_to_old) if old is None]
+        words = self.edit.get("words", [])
+        if len(words) != len(ids):
+            raise UserError(
+                f"{self.out / EDIT_FILE} names {len(words)} words, but {len(ids)} tokens are new; "
+                "extend the base again"
+            )
+        return {new: " " + word.replace("▁", " ") for new, word in zip(ids, words, strict=True)}
 
     @functools.cached_property
     def base_encoder(self) -> Any:
@@ -192,7 +205,7 @@ def _disagreements(out: Path, tokenizer: TokenizerJson) -> Iterator[str]:
         if body != [" ".join(merge) for merge in tokenizer.merges]:
             yield f"merges.txt has {len(body)} merges, not the {len(tokenizer.merges)} of tokenizer.json"
     for name, model in read_spm_models(out).items():
-        ids = spm.piece_tokens(model, path=out / name, vocab=tokenizer.vocab)
+        ids = spm.piece_tokens(model, path=out / name, vocab=tokenizer.piece_ids)
         if ids != sorted(ids):
             yield f"{name} has its pieces in another order than tokenizer.json"
 
@@ -211,28 +224,31 @@ def check_tokenizer(edited: Edited, texts: Iterable[str], *, name: str = "the gi
         if old is not None and edited.tokenizer.tokens.get(new) != edited.base_tokenizer.tokens.get(old)
     ]
     check.find("token moved", changed)
-    new_tokens = any(old is None for old in edited.new_to_old)
+    check.find("new token", _new_tokens(edited))
     lossless = edited.base_tokenizer.family != UNIGRAM or bool(
         edited.base_tokenizer.data["model"].get("byte_fallback")
     )
     count = dict.fromkeys(
         ("texts", "covered", "mismatches", "decode_differences", "tokens", "base_tokens", "chars"), 0
-    )
+    ) | ({"with_new_tokens": 0} if edited.added else {})
     for batch in _batches(_all_forms(texts)):
         old_ids, new_ids = _encode(edited.base_encoder, batch), _encode(edited.encoder, batch)
         old_texts = edited.base_encoder.decode_batch(old_ids, skip_special_tokens=False)
         new_texts = edited.encoder.decode_batch(new_ids, skip_special_tokens=False)
         for text, old, new, before, after in zip(batch, old_ids, new_ids, old_texts, new_texts, strict=True):
-            covered = edited.old_to_new.keys() >= set(old)
+            fresh = bool(edited.added.keys() & set(new))
+            covered = edited.old_to_new.keys() >= set(old) and not fresh
+            if fresh:
+                count["with_new_tokens"] += 1
             count["texts"] += 1
             count["covered"] += covered
             count["tokens"] += len(new)
             count["base_tokens"] += len(old)
             count["chars"] += len(text)
-            if covered and not new_tokens and new != [edited.old_to_new[token_id] for token_id in old]:
+            if covered and new != [edited.old_to_new[token_id] for token_id in old]:
                 count["mismatches"] += 1
                 check.find("encodes differently", [_excerpt(text)] if count["mismatches"] <= SHOWN else [])
-            if before != after and (lossless or covered):
+            if before != after and (lossless or covered or fresh):
                 count["decode_differences"] += 1
                 check.find(
                     "decodes differently", [_excerpt(text)] if count["decode_differences"] <= SHOWN else []
@@ -242,6 +258,20 @@ def check_tokenizer(edited: Edited, texts: Iterable[str], *, name: str = "the gi
         f"{count['texts']:,} texts ({count['covered']:,} covered) of {name}, {check.numbers['own']:,} tokens"
     )
     return check
+
+
+def _new_tokens(edited: Edited) -> Iterator[str]:
+    """Yield which new tokens are not the words of vocab_edit.json, or not made of these words' text in any
+    form.
+    """
+    contents = list(edited.added.values())
+    forms = [contents]
+    if edited.tokenizer.has_nfc:
+        forms.append([unicodedata.normalize("NFD", text) for text in contents])
+    for texts in forms:
+        for new, text, ids in zip(edited.added, texts, _encode(edited.encoder, texts), strict=True):
+            if ids != [new]:
+                yield f"{text!r} has the ids {ids}, expected {new}"
 
 
 def _own_texts(edited: Edited, check: Check) -> dict[str, int]:
@@ -265,12 +295,11 @@ def _own_texts(edited: Edited, check: Check) -> dict[str, int]:
             batch, _encode(edited.base_encoder, strings), _encode(edited.encoder, strings), strict=True
         ):
             unreachable += before != [old]
-            if edited.old_to_new.keys() >= set(before):
+            if edited.old_to_new.keys() >= set(before) and not edited.added.keys() & set(after):
                 covered += 1
                 if after != [edited.old_to_new[token_id] for token_id in before]:
                     different.append(repr(text))
-    if all(old is not None for old in edited.new_to_old):
-        check.find("token's own text encodes differently", different)
+    check.find("token's own text encodes differently", different)
     return {"own": len(own), "own_covered": covered, "fragments": fragments, "unreachable": unreachable}
 
 
@@ -283,76 +312,15 @@ def _chat(edited: Edited, check: Check) -> dict[str, int]:
         return {"chat_tokens": 0}
     (old,), (new,) = _encode(edited.base_encoder, [before]), _encode(edited.encoder, [after])
     lost = {token_id for token_id in old if token_id not in edited.old_to_new}
-    if (
-        lost
-    ):  # a small list may lack a word of the conversation; its frame, the added tokens, must be as before
+    # A small list may lack a word of the conversation, a new token may be in it; its frame, the other added
+    # tokens, must be as before.
+    if lost or edited.added.keys() & set(new):
         added, base_added = (set(t.added.values()) for t in (edited.tokenizer, edited.base_tokenizer))
+        added -= edited.added.keys()
         old, new = [i for i in old if i in base_added], [i for i in new if i in added]
     if new != [edited.old_to_new.get(token_id) for token_id in old]:
         check.findings.append("chat template: renders to other ids than the base's, mapped")
     return {"chat_tokens": len(new), "chat_tokens_lost": len(lost)}
-
-
-def check_rows(edited: Edited) -> Check:
-    """3: every kept row has the bytes of its source row, padding rows are zero, other tensors kept their
-    shape.
-    """
-    check = Check("3 rows")
-    before, after = edited.base_tensors, edited.tensors
-    n_tokens, vocab_size = edited.edit["n_tokens"], edited.edit["vocab_size"]
-    kept = [(new, old) for new, old in enumerate(edited.new_to_old) if old is not None]
-    new_ids, old_ids = [new for new, _ in kept], [old for _, old in kept]
-    if before.names != after.names:
-        check.findings.append(
-            f"vocabulary tensors are {sorted(after.names)}, in the base {sorted(before.names)}"
-        )
-        return check
-    different = 0
-    for source, target in zip([*before.embed, *before.head], [*after.embed, *after.head], strict=True):
-        at = 0
-        for old_block, new_block in _aligned(read_rows(source, old_ids), read_rows(target, new_ids)):
-            wrong = np.flatnonzero((old_block != new_block).any(axis=1))
-            different += len(wrong)
-            check.find(
-                f"{target.name} row differs",
-                (f"{new_ids[at + i]} ({edited.tokenizer.tokens[new_ids[at + i]]!r})" for i in wrong[:SHOWN]),
-            )
-            at += len(old_block)
-        if vocab_size > n_tokens and not is_zero(target, n_tokens, vocab_size - 1):
-            check.findings.append(
-                f"{target.name}: padding rows {n_tokens} to {vocab_size - 1} are not all zero"
-            )
-    check.looked_at = (
-        f"{len(kept):,} rows of {', '.join(sorted(after.names))}; {vocab_size - n_tokens} padding rows"
-    )
-    check.numbers = {"rows_compared": len(kept) * len(after.names), "rows_different": different}
-    _compare_others(edited, before.names, check)
-    return check
-
-
-def _compare_others(edited: Edited, vocabulary: set[str], check: Check) -> None:
-    before, after = edited.base_checkpoint.tensors, edited.checkpoint.tensors
-    check.find("tensor is gone", sorted(before.keys() - after.keys()))
-    check.find("tensor is new", sorted(after.keys() - before.keys()))
-    for name in sorted((before.keys() & after.keys()) - vocabulary):
-        old, new = before[name], after[name]
-        if (old.dtype, old.shape) != (new.dtype, new.shape):
-            check.find("tensor changed", [f"{name} is {new.dtype} {new.shape}, was {old.dtype} {old.shape}"])
-
-
-def _aligned(
-    left: Iterator[np.ndarray], right: Iterator[np.ndarray]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield pairs of equally long pieces of two block streams of the same total length."""
-    a = b = np.empty((0, 0), np.uint8)
-    while True:
-        a = a if len(a) else next(left, a[:0])
-        b = b if len(b) else next(right, b[:0])
-        count = min(len(a), len(b))
-        if not count:
-            return
-        yield a[:count], b[:count]
-        a, b = a[count:], b[count:]
 
 
 def _encode(encoder: Any, texts: Sequence[str]) -> list[list[int]]:
