@@ -15,13 +15,19 @@ import pytest
 from conftest import ROOT
 from safetensors.torch import load_file, save_file
 
+import build_vi_words
 import build_vocab
 import model_chat
 import model_edit
 from vocabkit.errors import UserError, run_cli
 from vocabkit.files import read_json
 
-SCRIPTS = {"build_vocab.py": build_vocab, "model_edit.py": model_edit, "model_chat.py": model_chat}
+SCRIPTS = {
+    "build_vocab.py": build_vocab,
+    "build_vi_words.py": build_vi_words,
+    "model_edit.py": model_edit,
+    "model_chat.py": model_chat,
+}
 HEAVY = ("torch", "transformers", "numpy", "tokenizers", "tqdm", "regex")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+import build_vi_words
 import build_vocab
 import model_chat
 import model_edit
@@ -19,7 +20,10 @@ PACKAGE = ROOT / "vocabkit"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
 READMES = [ROOT / "README.md", ROOT / "README.vi.md"]
-PARSERS = {f"{script.__name__}.py": script.build_parser for script in (build_vocab, model_chat, model_edit)}
+PARSERS = {
+    f"{script.__name__}.py": script.build_parser
+    for script in (build_vi_words, build_vocab, model_chat, model_edit)
+}
 
 # What importing a module may load beside the standard library and vocabkit; the others: nothing.
 NUMPY = {"numpy"}
@@ -27,8 +31,12 @@ ALLOWED = {
     **dict.fromkeys(
         ("checkpoint", "torch_bin", "vocab_tensors", "verify", "view", "compare", "report"), NUMPY
     ),
-    "counts": NUMPY,
-    **dict.fromkeys(("trim", "ladder", "count_corpus", "counts_file", "datatrove_engine"), NUMPY | {"tqdm"}),
+    **dict.fromkeys(("counts", "embed_init", "segment", "verify_rows"), NUMPY),
+    **dict.fromkeys(
+        ("edit", "trim", "extend", "new_rows", "ladder", "count_corpus", "counts_file", "datatrove_engine"),
+        NUMPY | {"tqdm"},
+    ),
+    **dict.fromkeys(("words", "choose_words", "word_curve"), NUMPY | {"tqdm"}),
 }
 MAY_IMPORT_TORCH = {"model", "train", "measure"}
 MAY_IMPORT_TORCH_INSIDE_FUNCTIONS = MAY_IMPORT_TORCH | {"torch_bin"}

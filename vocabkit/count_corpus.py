@@ -2,10 +2,9 @@
 
 Reads the sources of corpus.py; writes a progress file every few hundred megabytes. Threads read and
 decompress, one a source (decompressors release the interpreter's lock); each worker process parses blocks and
-counts their texts in a counter of its own: a TokenCounter, or another object with its add() and take()
-(words.py). From time to time all workers hand over their counts, and these are saved with the position that
-every source had reached: what was counted after it is counted again after a crash, nothing twice and nothing
-never.
+counts their texts in a counter of its own: a TokenCounter, or another with its add() and take() (words.py).
+From time to time all workers hand over their counts, and these are saved with the position that every source
+had reached: what was counted after it is counted again after a crash, nothing twice and nothing never.
 """
 
 import contextlib

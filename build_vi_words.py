@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""Find the Vietnamese words that cost many tokens, and choose those worth a token of their own.
+
+    python3 build_vi_words.py -m ../Qwen2.5-1.5B-Instruct CORPUS... -o data/my_words_impact.jsonl.xz
+    python3 build_vi_words.py -m ../Qwen2.5-1.5B-Instruct CORPUS... --choose 1024 -o data/my_words.jsonl
+    python3 build_vi_words.py -m ../Qwen2.5-1.5B-Instruct CORPUS... --choose 2048 --phrases --plot words.png
+
+The first lists every compound word that pyvi finds in Vietnamese texts, the one whose tokens cost most first.
+--choose picks, one after another, the word that saves most tokens beside those already picked; no two of them
+overlap, at most 1 % of what each is found in is another word, and a table says what the list saves on one
+line in ten of the corpus, on which it was not chosen. CORPUS: as for build_vocab.py, all but standard input
+for --choose. A run that was interrupted goes on where it stopped when the same command is given again.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from vocabkit.errors import UserError, run_cli
+
+IMPACT, CHOSEN = Path("data/vi_words_impact.jsonl.xz"), Path("data/vi_words_chosen.jsonl")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of this script's command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("corpus", nargs="+", metavar="CORPUS", help="texts, see above")
+    add("-m", "--model", required=True, help="folder or hub id whose tokenizer counts")
+    add("-o", "--out", type=Path, help=f"new file (default: {IMPACT}, or {CHOSEN} with --choose)")
+    add("--min_freq", type=int, default=5, help="leave out rarer words (default: 5)")
+    add("--choose", type=int, metavar="N", help="choose N words")
+    add("--phrases", action="store_true", help="choose among two and three words in a row as well")
+    add("--held_out", nargs="+", metavar="FILE", help="measure on these, choose on all of CORPUS")
+    add("--plot", type=Path, metavar="PNG", help="draw what is saved against the number of words")
+    add("--text_field", metavar="NAME", help="field or column (default: text; else messages, conversations)")
+    add("--workers", type=int, metavar="N", help="processes (default: one for each core)")
+    add("--max_bad", type=float, default=0.001, help="share of bad records that stops (default: 0.001)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """List or choose words; return the exit status."""
+    args = build_parser().parse_args(argv)
+    for name in ("min_freq", "choose", "workers"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise UserError(f"--{name} is {value}, expected a positive number")
+    if not args.choose and (args.held_out or args.plot or args.phrases):
+        raise UserError(
+            "--held_out, --plot and --phrases are for choosing words; say how many: --choose 1024"
+        )
+    if args.choose and "-" in (args.held_out or []) + args.corpus:
+        raise UserError(
+            "--choose reads its texts several times, standard input can be read once; give a file"
+        )
+    if args.held_out and (both := set(args.held_out) & set(args.corpus)):
+        raise UserError(f"{both.pop()} is in CORPUS and in --held_out; leave it out of one of them")
+    from vocabkit.files import check_new
+    from vocabkit.hub import local_folder
+
+    model = local_folder(args.model)
+    out = args.out or (CHOSEN if args.choose else IMPACT)
+    if args.out is None:
+        out.parent.mkdir(exist_ok=True)
+    for path in filter(None, (out, args.plot)):
+        check_new(path)  # before hours of counting
+    return _choose(args, model, out) if args.choose else _impact(args, model, out)
+
+
+def _options(args: argparse.Namespace) -> dict:
+    return {"text_field": args.text_field, "workers": args.workers, "max_bad": args.max_bad}
+
+
+def _impact(args: argparse.Namespace, model: Path, out: Path) -> int:
+    from vocabkit.corpus import find_sources
+    from vocabkit.count_corpus import discard
+    from vocabkit.tokenizer_json import read_tokenizer_json
+    from vocabkit.verify import load_encoder
+    from vocabkit.words import count_words, require_words, word_rows, write_rows
+
+    work = out.with_name(out.name + ".progress.json")
+    progress = count_words(model, find_sources(args.corpus), progress_file=work, **_options(args))
+    tokenizer = read_tokenizer_json(model)
+    rows = word_rows(progress.vector, tokenizer, load_encoder(model), min_freq=args.min_freq)
+    require_words(rows, corpus=args.corpus, min_freq=args.min_freq)
+    write_rows(out, rows)
+    discard(work)
+    print(f"{out}: {len(rows):,} words that come {args.min_freq} times in {progress.characters:,} characters")
+    return 0
+
+
+def _choose(args: argparse.Namespace, model: Path, out: Path) -> int:
+    from vocabkit.choose_words import Savings, candidates, chosen_rows, content_of, count_stretches
+    from vocabkit.corpus import find_sources
+    from vocabkit.count_corpus import discard
+    from vocabkit.tokenizer_json import read_tokenizer_json
+    from vocabkit.verify import load_encoder
+    from vocabkit.word_curve import measure_curve, measured_lines, plot_curve
+    from vocabkit.words import count_words, held_out, require_words, without_marks, word_rows, write_rows
+
+    sources, apart = find_sources(args.corpus), find_sources(args.held_out or [])
+    take = (lambda line: True) if apart else held_out
+    lines = measured_lines(apart or sources, take=take, text_field=args.text_field)
+    options = _options(args) | {"training_only": not apart}
+    works = [out.with_name(f"{out.name}.{step}.progress.json") for step in ("words", "stretches")]
+    tokenizer, encoder = read_tokenizer_json(model), load_encoder(model)
+    progress = count_words(model, sources, progress_file=works[0], phrases=args.phrases, **options)
+    impact, rows = (
+        word_rows(without_marks(progress.vector, phrases=wanted), tokenizer, encoder, min_freq=args.min_freq)
+        for wanted in (False, args.phrases)
+    )
+    require_words(impact, corpus=args.corpus, min_freq=args.min_freq)
+    contents = candidates(rows, tokenizer)
+    progress = count_stretches(model, sources, contents, progress_file=works[1], **options)
+    chosen, false = chosen_rows(rows, Savings(contents, progress.vector, encoder), args.choose)
+    write_rows(out, chosen)
+    print(f"{out}: {len(chosen):,} of {len(rows):,} words; {false:,} refused for more than 1 % false hits")
+    if len(chosen) < args.choose:
+        print(f"fewer than {args.choose:,}: no other saves anything; give more texts", file=sys.stderr)
+    words = [content_of(row) for row in chosen]
+    curve = measure_curve(tokenizer, lines, chosen=words, impact=[content_of(row) for row in impact])
+    print(f"tokens saved of {curve.tokens:,}, on Vietnamese lines that nothing was chosen on")
+    print(curve.table())
+    if args.plot:
+        plot_curve(curve, args.plot, title=f"{len(words):,} words for {Path(args.model).name}")
+    for work in works:
+        discard(work)
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)
