@@ -6,6 +6,7 @@ For each tokenizer, in megabytes of UTF-8 text a second, by the clock, all proce
     read         read_blocks() and parse_block() alone: what reading, decompressing and parsing allow
     loop         one encode() a document and a Counter, in one Python process
     encode_batch the tokenizers library on all cores, 512 documents a call, and a Counter
+    counter      one TokenCounter in this process: compare with loop, both have one core and no start
     ours         count_corpus() with a worker for each core, its start and the encoding of the words included
 
 The corpus is rewritten as .jsonl with documents of up to 4 KB, the size of a web page's text, which suits
@@ -111,6 +112,8 @@ def measure(folder: Path, corpus: Path, args: argparse.Namespace) -> dict[str, A
     import numpy as np
 
     from vocabkit.count_corpus import count_corpus
+    from vocabkit.counts import count_texts
+    from vocabkit.cuts import read_recipe
     from vocabkit.verify import load_encoder
 
     read_seconds, texts = seconds(lambda: read_texts([str(corpus)]))
@@ -138,13 +141,23 @@ def measure(folder: Path, corpus: Path, args: argparse.Namespace) -> dict[str, A
                 counts.update(encoding.ids)
         return counts
 
+    recipe = read_recipe(folder)
+
+    def counter() -> Any:
+        return count_texts(recipe, sample)
+
     def ours() -> Any:
         with tempfile.TemporaryDirectory() as work:
             return count_corpus(folder, [str(corpus)], progress_file=Path(work) / "progress.json")
 
-    times: dict[str, list[float]] = {"loop": [], "encode_batch": [], "ours": []}
+    times: dict[str, list[float]] = {"loop": [], "encode_batch": [], "counter": [], "ours": []}
     for _ in range(args.runs):
-        for name, run in (("loop", loop), ("encode_batch", batches), ("ours", ours)):
+        for name, run in (
+            ("loop", loop),
+            ("encode_batch", batches),
+            ("counter", counter),
+            ("ours", ours),
+        ):
             spent, result = seconds(run)
             times[name].append(spent)
             if name == "encode_batch":
@@ -160,25 +173,31 @@ def measure(folder: Path, corpus: Path, args: argparse.Namespace) -> dict[str, A
         "read": megabytes / read_seconds,
         "loop": size / best["loop"],
         "encode_batch": size / best["encode_batch"],
+        "counter": size / best["counter"],
         "ours": megabytes / best["ours"],
         "compared": whole,
         "peak_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6,
     }
-    return row | {"ours_to_encode_batch": row["ours"] / row["encode_batch"]}
+    return row | {
+        "counter_to_loop": row["counter"] / row["loop"],
+        "ours_to_encode_batch": row["ours"] / row["encode_batch"],
+    }
 
 
 def formatted(row: dict[str, Any]) -> str:
     """Return a row of the table."""
-    speeds = " ".join(f"{row[name]:7.1f}" for name in ("megabytes", "read", "loop", "encode_batch", "ours"))
+    speeds = " ".join(
+        f"{row[name]:7.1f}" for name in ("megabytes", "read", "loop", "encode_batch", "counter", "ours")
+    )
     equal = "yes" if row["compared"] else "-"
-    ratio = row["ours_to_encode_batch"]
-    return f"{row['tokenizer']:24} {speeds} {ratio:6.1f} {equal:5} {row['peak_mb']:8.0f}"
+    ratios = f"{row['counter_to_loop']:7.1f} {row['ours_to_encode_batch']:6.1f}"
+    return f"{row['tokenizer']:24} {speeds} {ratios} {equal:5} {row['peak_mb']:8.0f}"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
     args = build_parser().parse_args(argv)
-    titles = ("MB", "read", "loop", "batch", "ours")
+    titles = ("MB", "read", "loop", "batch", "counter", "ours", "c/loop")
     print(f"{'tokenizer':24} {' '.join(f'{title:>7}' for title in titles)}  ratio equal  peak MB")
     rows = []
     with tempfile.TemporaryDirectory() as work:

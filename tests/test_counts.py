@@ -409,6 +409,8 @@ def test_every_settled_character_is_split_alike(name):
     pattern, splitter = PATTERNS[name], library_splitter(PATTERNS[name])
     settled = settled_characters()
     assert 30_000 < len(settled) < 60_000
+    if name != "Qwen2" and not THOROUGH:  # they ask the same of ideographs and Hangul syllables: \p{L}
+        settled = [char for char in settled if unicodedata.category(char) != "Lo"]
 
     def differ(part: Sequence[str]) -> bool:
         text = "".join(f"a{c}1{c} {c}.{c}\n'{c}'l{c} " for c in part)
