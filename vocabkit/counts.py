@@ -98,8 +98,7 @@ class TokenCounter:
     def _add_whole(self, texts: Sequence[str]) -> None:
         for batch in _batches(texts):
             encodings = self._encoder.encode_batch_fast(batch, add_special_tokens=False)
-            ids = [token_id for encoding in encodings for token_id in encoding.ids]
-            self._vector += np.bincount(ids, minlength=len(self._vector))
+            self._add([token_id for encoding in encodings for token_id in encoding.ids], None)
 
     def _to_words(self) -> None:
         """Take the different chunks apart into words, where the tokenizer does, and count those instead."""
@@ -179,8 +178,8 @@ class TokenCounter:
         self._words.clear()
 
     def _add(self, ids: Sequence[int], counts: Any) -> None:
-        """Add counts to the ids' places. Whole numbers below 2 ** 53 are exact as float64, what bincount
-        adds.
+        """Add counts to the ids' places, None: one each. Whole numbers below 2 ** 53 are exact as float64,
+        what bincount adds.
         """
         sums = np.bincount(np.asarray(ids, np.int64), weights=counts, minlength=len(self._vector))
         self._vector += sums.astype(np.int64)

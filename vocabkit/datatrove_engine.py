@@ -5,7 +5,6 @@ that are complete are not. pip install datatrove; nothing else of the toolkit ne
 """
 
 import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,15 @@ from typing import Any
 import numpy as np
 
 from vocabkit.corpus import find_sources, parse_block, read_blocks
-from vocabkit.count_corpus import SHOWN, Progress, check_bad, describe_run, load_progress, save_progress
+from vocabkit.count_corpus import (
+    SHOWN,
+    Progress,
+    check_bad,
+    describe_run,
+    load_progress,
+    processes,
+    save_progress,
+)
 from vocabkit.counts import TokenCounter, merge
 from vocabkit.cuts import read_recipe
 from vocabkit.errors import UserError
@@ -71,7 +78,7 @@ def count_with_datatrove(
     executor = LocalPipelineExecutor(
         pipeline=[CountTokens()],
         tasks=tasks,
-        workers=workers or os.cpu_count() or 1,
+        workers=processes(workers),
         logging_dir=str(work / "logs"),
         skip_completed=False,  # count_shard knows better: a source may have changed
     )

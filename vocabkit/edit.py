@@ -141,7 +141,7 @@ def write_edit(
     decide is called once, with the source and rows that can be read, while the kernel copies what no
     decision can change. Raises UserError for what the user can mend; OUT then does not exist.
     """
-    with without_gc(), new_directory(out) as part, with_bytes(source.checkpoint, part) as checkpoint:
+    with new_directory(out) as part, with_bytes(source.checkpoint, part) as checkpoint:
         ready = source.with_checkpoint(checkpoint)
         # The kernel copies weights while Python decides, writes and checks everything else.
         with _Weights(ready, part, hardlink=hardlink) as weights:

@@ -18,8 +18,9 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from vocabkit import bpe, spm
+from vocabkit import bpe
 from vocabkit.errors import UserError
+from vocabkit.plan import merge_orders
 from vocabkit.tokenizer_json import UNIGRAM, TokenizerJson
 
 
@@ -27,12 +28,7 @@ def parts_of(
     tokenizer: TokenizerJson, ids: Iterable[int], spm_models: Iterable[Any] = ()
 ) -> dict[int, set[int]]:
     """Return for each id the other tokens that its derivation needs: characters, parts and products."""
-    orders: list[bpe.RankOf] = []
-    if tokenizer.family != UNIGRAM:
-        orders.append(bpe.rank_merges(tokenizer.merges).get)
-        orders += [
-            bpe.spm_ranks(spm.normal_scores(m)) for m in spm_models if m.trainer_spec.model_type == spm.BPE
-        ]
+    orders = [] if tokenizer.family == UNIGRAM else merge_orders(tokenizer, spm_models)
     vocab, parts = tokenizer.vocab, {}
     for token_id in ids:
         token = tokenizer.tokens[token_id]

@@ -78,6 +78,15 @@ class Plan:
         return [self.n_tokens, self.vocab_size - 1] if self.vocab_size > self.n_tokens else None
 
 
+def merge_orders(tokenizer: TokenizerJson, spm_models: Iterable[Any] = ()) -> list[bpe.RankOf]:
+    """Return the orders in which a BPE's runtimes merge: that of tokenizer.json, those of tokenizer.model."""
+    by_score = [m for m in spm_models if m.trainer_spec.model_type == spm.BPE]
+    return [
+        bpe.rank_merges(tokenizer.merges).get,
+        *(bpe.spm_ranks(spm.normal_scores(model)) for model in by_score),
+    ]
+
+
 def close_ids(tokenizer: TokenizerJson, ids: Iterable[int], spm_models: Iterable[Any] = ()) -> set[int]:
     """Return ids with all that BPE needs to make these tokens as before (vocabkit/bpe.py has the theorem).
 
@@ -87,10 +96,7 @@ def close_ids(tokenizer: TokenizerJson, ids: Iterable[int], spm_models: Iterable
     closed = set(ids)
     if tokenizer.family == UNIGRAM:
         return closed
-    orders: list[bpe.RankOf] = [bpe.rank_merges(tokenizer.merges).get]
-    orders += [
-        bpe.spm_ranks(spm.normal_scores(m)) for m in spm_models if m.trainer_spec.model_type == spm.BPE
-    ]
+    orders = merge_orders(tokenizer, spm_models)
     vocab, fresh = tokenizer.vocab, closed
     while fresh:
         names = {tokenizer.tokens[token_id] for token_id in fresh} & vocab.keys()
