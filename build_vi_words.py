@@ -4,18 +4,22 @@
     python3 build_vi_words.py -m ../Qwen2.5-1.5B-Instruct CORPUS... -o data/my_words_impact.jsonl.xz
     python3 build_vi_words.py -m ../Qwen2.5-1.5B-Instruct CORPUS... --choose 1024 -o data/my_words.jsonl
     python3 build_vi_words.py -m ../Qwen2.5-1.5B-Instruct CORPUS... --choose 2048 --phrases --plot words.png
+    python3 build_vi_words.py --similarity -m ../Qwen2.5-7B-Instruct --words data/my_words.jsonl -o rows.jsonl
+    python3 build_vi_words.py --check_similarity rows.jsonl -m ../Qwen2.5-1.5B-Instruct
 
 The first lists every compound word that pyvi finds in Vietnamese texts, the one whose tokens cost most first.
 --choose picks, one after another, the word that saves most tokens beside those already picked; no two of them
 overlap, at most 1 % of what each is found in is another word, and a table says what the list saves on one
-line in ten of the corpus, on which it was not chosen. CORPUS: as for build_vocab.py, all but standard input
-for --choose. A run that was interrupted goes on where it stopped when the same command is given again.
+line in ten of the corpus, on which it was not chosen. --similarity has a language model explain words.
+CORPUS: as for build_vocab.py, all but standard input for --choose. A run that was interrupted goes on where
+it stopped when the same command is given again.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from vocabkit import similarity_run
 from vocabkit.errors import UserError, run_cli
 
 IMPACT, CHOSEN = Path("data/vi_words_impact.jsonl.xz"), Path("data/vi_words_chosen.jsonl")
@@ -27,8 +31,8 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("corpus", nargs="+", metavar="CORPUS", help="texts, see above")
-    add("-m", "--model", required=True, help="folder or hub id whose tokenizer counts")
+    add("corpus", nargs="*", metavar="CORPUS", help="texts, see above")
+    add("-m", "--model", help="folder or hub id whose tokenizer counts")
     add("-o", "--out", type=Path, help=f"new file (default: {IMPACT}, or {CHOSEN} with --choose)")
     add("--min_freq", type=int, default=5, help="leave out rarer words (default: 5)")
     add("--choose", type=int, metavar="N", help="choose N words")
@@ -36,14 +40,19 @@ def build_parser() -> argparse.ArgumentParser:
     add("--held_out", nargs="+", metavar="FILE", help="measure on these, choose on all of CORPUS")
     add("--plot", type=Path, metavar="PNG", help="draw what is saved against the number of words")
     add("--text_field", metavar="NAME", help="field or column (default: text; else messages, conversations)")
-    add("--workers", type=int, metavar="N", help="processes (default: one for each core)")
+    add("--workers", type=int, metavar="N", help="processes (default: one for each core), or questions")
     add("--max_bad", type=float, default=0.001, help="share of bad records that stops (default: 0.001)")
+    similarity_run.add_options(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """List or choose words; return the exit status."""
-    args = build_parser().parse_args(argv)
+    args = (parser := build_parser()).parse_args(argv)
+    if similarity_run.is_asked(args, parser):
+        return similarity_run.run(args)
+    if not (args.model and args.corpus):
+        parser.error("the following arguments are required: -m/--model, CORPUS")
     for name in ("min_freq", "choose", "workers"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise UserError(f"--{name} is {value}, expected a positive number")
