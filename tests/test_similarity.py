@@ -489,15 +489,32 @@ def test_a_server_that_takes_too_long_is_asked_again(capsys):
     assert "timed out; once more" in capsys.readouterr().err
 
 
-def test_a_server_without_response_format(capsys):
+@pytest.mark.parametrize("status", [400, 422, 500])
+@pytest.mark.parametrize(
+    ("known", "asked", "how"),
+    [
+        ({"json_object"}, ["json_schema", "json_object", "json_object"], "as json_object"),
+        (set(), ["json_schema", "json_object", None, None], "without it"),
+    ],
+)
+def test_a_server_without_response_format(status, known, asked, how, capsys):
+    """500 with the field's name is what llama-cpp-python says to json_schema."""
+
+    def kind(body: dict[str, Any]) -> str | None:
+        return body.get("response_format", {}).get("type")
+
     def reply(body: dict[str, Any]) -> tuple[Any, ...]:
-        return (400, "unknown field response_format") if "response_format" in body else completion("Chào!")
+        if kind(body) in {None, *known}:
+            return completion("Chào!")
+        return status, {"error": f"body, response_format: no {kind(body)}"}
 
     with served(reply) as server:
         chat = ChatServer(server.url)
-        assert [chat(QUESTION, schema={}) for _ in range(3)] == ["Chào!"] * 3
-    assert ["response_format" in body for body in server.bodies] == [True, False, False, False]
-    assert capsys.readouterr().err == f"{server.url}/v1 refuses response_format; asking without it\n"
+        assert [chat(QUESTION, schema={}) for _ in range(2)] == ["Chào!"] * 2
+    assert [kind(body) for body in server.bodies] == asked
+    assert (
+        capsys.readouterr().err == f"{server.url}/v1 refuses response_format as json_schema; asking {how}\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from vocabkit.errors import UserError, one_line
 KEY = "OPENAI_API_KEY"
 TRIES, FIRST_PAUSE = 5, 1.0  # seconds, doubled each time: a server that restarts gets 15
 BUSY = {408, 409, 425, 429, 500, 502, 503, 504, 529}  # statuses that a later try may not meet again
+REFUSALS = {400, 404, 415, 422, 501}  # statuses of servers that do not know a field or a value of it
+FORM = "response_format"
 MAX_TOKENS = 4096  # of an answer: room for a model that thinks first, an end for one that never stops
 
 
@@ -56,28 +58,28 @@ class ChatServer:
         self.url = url.rstrip("/").removesuffix("/chat/completions").removesuffix("/v1") + "/v1"
         self._timeout, self._pause = timeout, pause
         self._open = urllib.request.build_opener(_StayHere).open
-        self._constrained = True  # until the server refuses response_format
+        self._form = 0  # of _forms(): the first that the server has not refused
         self._lock = threading.Lock()
         self.model_name = model_name or self._only_model()
 
     def __call__(self, messages: Sequence[Mapping[str, str]], *, schema: Mapping[str, Any]) -> str:
         """Return the answer; schema: of the JSON asked for, enforced by servers that can do it."""
+        path = "/chat/completions"
         body = {"model": self.model_name, "messages": list(messages), "max_tokens": MAX_TOKENS}
-        form = {"type": "json_schema", "json_schema": {"name": "row", "strict": True, "schema": schema}}
-        path, tried = "/chat/completions", self._constrained
-        try:
-            answer = self._request(path, {**body, "response_format": form} if tried else body)
-        except _Refused as error:
-            if not tried or error.status not in (400, 404, 415, 422, 501):
-                raise self._refusal(path, error) from None
+        forms = _forms(schema)
+        for number in range(self._form, len(forms)):
             try:
-                answer = self._request(path, body)
-            except _Refused as plain:
-                raise self._refusal(path, plain) from None
+                answer = self._request(path, {**body, **forms[number]})
+            except _Refused as error:
+                if number + 1 < len(forms) and (error.status in REFUSALS or FORM in str(error)):
+                    continue
+                raise self._refusal(path, error) from None
             with self._lock:
-                if self._constrained:
-                    print(f"{self.url} refuses response_format; asking without it", file=sys.stderr)
-                self._constrained = False
+                if number > self._form:
+                    self._form = number
+                    now = f"as {forms[number][FORM]['type']}" if forms[number] else "without it"
+                    print(f"{self.url} refuses {FORM} as json_schema; asking {now}", file=sys.stderr)
+            break
         try:
             content = answer["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):
@@ -117,9 +119,10 @@ class ChatServer:
                     text = response.read()
                 break
             except urllib.error.HTTPError as error:
-                reason = f"HTTP {error.code}: {one_line(error.read().decode(errors='replace'))[:300]}"
-                if error.code not in BUSY:
-                    raise _Refused(error.code, reason.partition(": ")[2]) from None
+                said = one_line(error.read().decode(errors="replace"))[:300]
+                reason = f"HTTP {error.code}: {said}"
+                if error.code not in BUSY or FORM in said:  # llama-cpp-python says 500 to a form it lacks
+                    raise _Refused(error.code, said) from None
                 wanted = error.headers.get("Retry-After", "")
                 pause = max(pause, min(float(wanted), 60)) if wanted.isdigit() else pause
             except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
@@ -147,6 +150,12 @@ class ChatServer:
             f"{self.url}{path} answers {shown!r}, expected a chat completion with choices; give the address "
             "of an OpenAI-compatible server"
         )
+
+
+def _forms(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The ways to ask for JSON, strictest first: OpenAI's, that of older llama.cpp servers, not at all."""
+    strict = {"type": "json_schema", "json_schema": {"name": "row", "strict": True, "schema": schema}}
+    return [{FORM: strict}, {FORM: {"type": "json_object", "schema": schema}}, {}]
 
 
 def _is_forbidden(error: Exception) -> bool:
