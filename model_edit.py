@@ -10,6 +10,8 @@ print.
     python3 model_edit.py -b ../Qwen2.5-1.5B-Instruct -m ../Qwen2.5-1.5B-Instruct__trimm_vocab -t verify_edit
     python3 model_edit.py -b ../Qwen2.5-1.5B-Instruct -m ../Qwen2.5-1.5B-Instruct__trimm_vocab -t extend_vocab
     python3 model_edit.py -m ../Qwen2.5-1.5B-Instruct -t view_embeddings --tokens " Việt" --plot rows.png
+    python3 model_edit.py -m ../Qwen2.5-1.5B-Instruct__extend_vocab -t export_gguf --outtype q8_0
+    python3 model_edit.py -m qwen2.5-7b-instruct-q4_k_m.gguf -t trimm_vocab
     python3 model_edit.py -t compare_vocab -m ../Qwen2.5-0.5B-Instruct -b ../Qwen2.5-7B-Instruct
 """
 
@@ -19,7 +21,7 @@ from pathlib import Path
 
 from vocabkit.errors import UserError, run_cli
 
-TASKS = ("trimm_vocab", "extend_vocab", "verify_edit", "view_embeddings", "compare_vocab")
+TASKS = ("trimm_vocab", "extend_vocab", "verify_edit", "view_embeddings", "compare_vocab", "export_gguf")
 INITS = ("zeros", "random", "mean", "weighted", "first_last", "english", "neighbours")
 ALIASES = {"trim_vocab": "trimm_vocab"}
 
@@ -77,6 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="texts to check with: .txt, .jsonl, .tsv, folders; .gz .xz .bz2 (default: the bundled ones)",
     )  # fmt: skip
     add("--dtype", help="number type of the model runs (default: float32 below 1 B parameters)")
+    add = parser.add_argument_group("export_gguf").add_argument
+    add("--outtype", choices=("bf16", "f16", "f32", "q8_0"), help="default: the checkpoint's own type")
     add = parser.add_argument_group("view_embeddings").add_argument
     add(
         "--tokens", nargs="+", default=[], metavar="TEXT",
@@ -96,6 +100,8 @@ def main(argv: list[str] | None = None) -> int:
     task = ALIASES.get(args.task, args.task)
     if task in ("verify_edit", "compare_vocab") and not args.base:
         raise UserError(f"{task} compares two folders: give the other one with -b")
+    if args.model.endswith(".gguf") or task == "export_gguf":
+        return _gguf(args, task)
     model = local_folder(args.model)
     base = local_folder(args.base) if args.base else None
     if task in ("trimm_vocab", "extend_vocab"):
@@ -136,6 +142,12 @@ def _edit(args: argparse.Namespace, task: str, model: Path, base: Path | None) -
         own = {name: getattr(args, name) for name in ("words", "num_words", "init", "dictionary", "seed")}
         extend_vocab(model, out, base=base, **own, **shared)
     return 0
+
+
+def _gguf(args: argparse.Namespace, task: str) -> int:
+    from vocabkit.gguf_tasks import run_gguf_task
+
+    return run_gguf_task(args, task)
 
 
 if __name__ == "__main__":
