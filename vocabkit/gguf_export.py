@@ -127,6 +127,8 @@ def hyperparameters(config: Mapping[str, Any], architecture: str, *, path: Path)
     expected = ("gelu_pytorch_tanh", "gelu_tanh") if architecture == "gemma2" else ("silu",)
     if activation not in expected:
         raise _refuse(path, "hidden_act", activation, expected[0])
+    if architecture == "qwen2" and head_dim * heads != config["hidden_size"]:
+        raise _refuse(path, "head_dim", head_dim, str(config["hidden_size"] // heads))
     if config.get("use_sliding_window"):
         raise _refuse(path, "use_sliding_window", True, "false: llama.cpp has no such window for qwen")
     if architecture == "gemma2":

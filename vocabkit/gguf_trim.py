@@ -123,7 +123,7 @@ def _as_tokenizer(
 ) -> TokenizerJson:
     """Return the tokens of a GGUF as a tokenizer.json would hold them; UNUSED ones are left out."""
     vocab: dict[str, int] = {}
-    added = []
+    added: list[dict[str, Any]] = []
     for token_id, (token, kind) in enumerate(zip(tokens, types, strict=True)):
         if kind in (CONTROL, USER_DEFINED):
             added.append({"id": token_id, "content": token, "special": kind == CONTROL})
