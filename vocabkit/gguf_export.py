@@ -75,10 +75,10 @@ def export_gguf(model: Path, out: Path, *, outtype: str | None = None) -> Path:
     fields = hyperparameters(config, architecture, path=model / "config.json")
     pieces = list(_pieces(source, config, architecture, kind, len(vocab.tokens)))
     ollama = out.with_name(out.name.removesuffix(".gguf") + ".Modelfile")
+    name = model.resolve().name
     with new_file(out) as part, new_file(ollama) as text:
-        _write(
-            gguf, part, _writer(gguf, part, architecture, model.resolve().name, kind, fields, vocab), pieces
-        )
+        writer = writer_of(gguf, part, architecture, name=name, kind=kind, fields=fields, vocab=vocab)
+        _write(gguf, writer, pieces)
         text.write_text(modelfile(out.name, vocab, model), encoding="utf-8")
     _print_written(out, ollama, pieces, vocab, kind)
     return out
@@ -237,16 +237,17 @@ def _is_copy(source: Source, head: Tensor) -> bool:
     return bool(_text_config(config).get("tie_word_embeddings", False)) and len(head.shape) == 2
 
 
-def _writer(
+def writer_of(
     gguf: Any,
     part: Path,
     architecture: str,
+    *,
     name: str,
     kind: str,
     fields: Mapping[str, Any],
     vocab: GgufVocab,
 ) -> Any:
-    """Return a writer that holds everything but the tensors."""
+    """Return a gguf.GGUFWriter that holds everything but the tensors."""
     writer = gguf.GGUFWriter(part, architecture)
     writer.add_type("model")
     writer.add_name(name)
@@ -277,7 +278,7 @@ def _writer(
     return writer
 
 
-def _write(gguf: Any, part: Path, writer: Any, pieces: list[Piece]) -> None:
+def _write(gguf: Any, writer: Any, pieces: list[Piece]) -> None:
     """Write the file: header, then every tensor a block of rows at a time."""
     for piece in pieces:
         quantization = gguf.GGMLQuantizationType[piece.type.upper()]
