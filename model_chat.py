@@ -70,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     for path in paths:
         model_folder(path)
     from vocabkit import model as vk
+    from vocabkit.generate import generate
 
     vk.silence()
     conversations = []
@@ -93,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
             Conversation(
                 name=path,
                 encode=partial(vk.prompt_ids, model, tokenizer),
-                generate=partial(vk.generate, model, tokenizer, **options),
+                generate=partial(generate, model, tokenizer, **options),
                 to_text=partial(vk.stream_text, tokenizer=tokenizer, skip_special_tokens=True),
                 max_new_tokens=args.max_new_tokens,
                 context=vk.context_length(model),
