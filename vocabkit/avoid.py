@@ -45,6 +45,7 @@ class Avoider:
         self._taken = 0
         self._retries = 0
         self._texts = [""]  # see _read(), as of the last token
+        self._shown = ""  # the end of the text that was taken, long enough to hold all of a phrase but one
         self.forbidden: dict[int, set[int]] = {}
         self.ended = False  # no way round a phrase: the answer is over
 
@@ -68,6 +69,8 @@ class Avoider:
 
     def _hand_over(self, end: int) -> list[int]:
         ready = self._ids[self._taken : end]
+        shown = self._shown + self._texts[len(ready)]
+        self._shown = shown[max(len(shown) - self._longest + 1, 0) :]
         self._taken += len(ready)
         return ready
 
@@ -98,26 +101,30 @@ class Avoider:
         return [self._normal(text.rstrip("\ufffd")) for text in texts]
 
     def _found_at(self) -> int | None:
-        """The token in which the first complete phrase begins."""
+        """The token in which the first complete phrase begins, or the first that can still go.
+
+        A step back can bring new tokens next to text that was taken while others stood there.
+        """
         texts = self._texts = self._read()
-        places = [at for phrase in self._phrases if (at := texts[-1].find(phrase)) >= 0]
-        return self._token_at(texts, min(places)) if places else None
+        text = self._shown + texts[-1]
+        places = [at for phrase in self._phrases if (at := text.find(phrase)) >= 0]
+        return self._token_at(min(places)) if places else None
 
     def _held_from(self) -> int:
         """The first token that holds a part of what could become a phrase.
 
         The last character always does: a combining mark may still follow it.
         """
-        texts = self._texts
-        text = texts[-1]
-        if not text:
+        if not self._texts[-1]:
             return self._taken
+        text = self._shown + self._texts[-1]
         longest = min(self._longest - 1, len(text))
         size = next((size for size in range(longest, 1, -1) if text[-size:] in self._beginnings), 1)
-        return self._token_at(texts, len(text) - size)
+        return self._token_at(len(text) - size)
 
-    def _token_at(self, texts: Sequence[str], place: int) -> int:
-        """The token that holds the character at a place of the text."""
+    def _token_at(self, place: int) -> int:
+        """The token that holds the character at a place of the text, counted from the shown part on."""
+        texts, place = self._texts, max(place - len(self._shown), 0)
         size = max(size for size, text in enumerate(texts[:-1]) if len(text) <= place)
         # Tokens that add no character yet begin the one that a later token completes.
         while size > 0 and len(texts[size - 1]) == len(texts[size]):

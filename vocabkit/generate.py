@@ -196,4 +196,5 @@ def _run(
             return
         made = output[0, len(ids) : len(ids) + watch.went_back].tolist()
         # One token is to be read again: generate() needs something that the cache does not hold.
-        options["past_key_values"].crop(len(ids) + len(made) - 1)
+        cache = options["past_key_values"]
+        cache.crop(len(ids) + len(made) - 1 - cache.get_seq_length())  # negative: so many go
