@@ -37,6 +37,7 @@ ALLOWED = {
         NUMPY | {"tqdm"},
     ),
     **dict.fromkeys(("words", "choose_words", "word_curve"), NUMPY | {"tqdm"}),
+    **dict.fromkeys(("only_scripts", "llama_backend", "chat_models"), NUMPY | {"tqdm"}),
     **dict.fromkeys(("gguf_export", "gguf_trim"), NUMPY | {"tqdm"}),
     **dict.fromkeys(("gguf_files", "gguf_verify"), NUMPY | {"tqdm"}),
 }
