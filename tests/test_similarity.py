@@ -757,7 +757,7 @@ def test_answers_of_a_model_that_cannot_write_are_refused(local, words_file, tmp
 
 def test_rows_by_a_model_of_a_folder(local, words_file, tmp_path, monkeypatch):
     """What a good model generates, ids of its tokenizer, becomes rows; generate() is all that is replaced."""
-    from vocabkit import model as vk
+    from vocabkit import generate as module
 
     prompts = []
 
@@ -767,7 +767,7 @@ def test_rows_by_a_model_of_a_folder(local, words_file, tmp_path, monkeypatch):
         word = prompts[-1].split('for the word "')[1].split('"')[0].replace(" ", "▁")
         return iter(tokenizer(json.dumps(made_up(word), ensure_ascii=False))["input_ids"])
 
-    monkeypatch.setattr(vk, "generate", generate)
+    monkeypatch.setattr(module, "generate", generate)
     argv = ["--similarity", "-m", str(local), "--words", str(words_file), "-o", str(tmp_path / "out.jsonl")]
     assert build_vi_words.main(argv) == 0
     assert words_of(tmp_path / "out.jsonl") == words_of(words_file) and len(prompts) == 20

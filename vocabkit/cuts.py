@@ -92,7 +92,7 @@ def find_cuts(tokenizer: TokenizerJson, encoder: Any) -> Cuts | None:
     normalizer, splitter = tokenizer.data.get("normalizer"), tokenizer.data.get("pre_tokenizer")
     marks = NO_SPACE + SPACE + END
     if tokenizer.family == BYTE_LEVEL_BPE and normalizer in (None, {"type": "NFC"}):
-        pattern = _splitting_pattern(splitter)
+        pattern = splitting_pattern(splitter)
         if pattern is not None:
             return Cuts(pattern in LINE_PATTERNS, pattern, any_of(marks))
     if tokenizer.family == BYTE_FALLBACK_BPE and not tokenizer.data["model"].get("ignore_merges"):
@@ -129,7 +129,7 @@ def _is_cuttable(token: Mapping[str, Any], encoder: Any) -> bool:
     return "▁" not in content and (normalizer is None or normalizer.normalize_str(content) == content)
 
 
-def _splitting_pattern(splitter: Any) -> str | None:
+def splitting_pattern(splitter: Any) -> str | None:
     """The known expression by which a byte-level pre_tokenizer splits, None for any other."""
     match splitter:
         case {"type": "ByteLevel", "use_regex": True, "add_prefix_space": False}:

@@ -79,6 +79,7 @@ class Progress:
 
 def local_chat(folder: Path) -> Callable[..., str]:
     """Return the model of a folder as a function of messages; it runs through transformers, one at a time."""
+    from vocabkit import generate
     from vocabkit import model as vk
 
     vk.silence()
@@ -94,7 +95,7 @@ def local_chat(folder: Path) -> Callable[..., str]:
                 f"{folder} reads {limit:,} tokens, the question has {len(ids):,}; use a model that reads more"
             )
         # a seed: the same words give the same rows, whether the run was interrupted or not
-        answer = list(vk.generate(model, tokenizer, ids, max_new_tokens=room, seed=0))
+        answer = list(generate.generate(model, tokenizer, ids, max_new_tokens=room, seed=0))
         return tokenizer.decode(answer, skip_special_tokens=True)
 
     return chat
