@@ -34,7 +34,7 @@ from vocabkit.workers import SHOWN, Counted, MakeCounter, Workers
 
 PROGRESS_FORMAT = ("count-progress", 1)
 SAVE_EVERY = 1 << 30  # bytes of text between two savings; each costs the encoding of all different words
-ENTRIES = 2_000_000  # different chunks, and words, that all workers together hold: some 30 bytes each
+ENTRIES = 4_000_000  # chunks, and words, that all workers together hold, and the total too: 30 bytes each
 ENOUGH = 10_000  # records before the share of bad ones means something
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from vocabkit.bpe import BYTE_TO_CHAR
-from vocabkit.cuts import Recipe, any_of, chunks, read_recipe
+from vocabkit.cuts import Cutter, Recipe, read_recipe
 from vocabkit.tokenizer_json import TokenizerJson
 
 # Characters that no normalizer changes (NFC), of scripts whose letters and digits were settled long ago, so that
@@ -30,8 +30,8 @@ SETTLED = ("\x00-\x03\x05-\u024f\u0400-\u0482\u048a-\u052f\u1e00-\u1eff\u2010-\u
            "\uac00-\ud7a3\uff01-\uffee\U0001f300-\U0001f5ff\U0001f600-\U0001f64f")  # fmt: skip
 ONE_WORD = r"^ ?\p{L}+$"  # for every expression of cuts.py
 END = "\x04"  # stands between chunks that are split together; not in SETTLED
-MAX_ENTRIES = 1_000_000  # different chunks, and words, held at a time: some 30 bytes each
-PENDING = 4_000_000  # characters of texts that are cut together
+MAX_ENTRIES = 2_000_000  # chunks, and words, held at a time: some 30 bytes each
+PENDING = 1_000_000  # characters of texts that are cut together; also of such that are not cut
 SPLIT = 32_768  # chunks that are split together
 BATCH, BATCHES = 1024, 64  # words, chunks or documents that are encoded together; batches in one call
 BYTE_LEVEL = {byte: BYTE_TO_CHAR[byte] for byte in range(255)} | {255: " "}  # no UTF-8 has the byte 255
@@ -43,9 +43,10 @@ def bordered(words: str) -> str:
 
 
 class Tally:
-    """Strings and how often each was met, as long as they are different: 30 bytes a string."""
+    """Strings and how often each was met, some 30 bytes each; take() them when there are too many."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_rows: int) -> None:
+        self._max_rows = max_rows
         self._tables: list[Any] = []
         self._merged = 0  # rows of the first table, whose strings all differ
 
@@ -58,25 +59,32 @@ class Tally:
         import pyarrow
 
         self._tables.append(pyarrow.Table.from_arrays([strings, counts], ["string", "count"]))
-        if len(self) > 2 * self._merged + MAX_ENTRIES // 4:
+        if len(self) > self._max_rows:
             self._merge()
+
+    def full(self) -> bool:
+        """Say whether so many strings differ that adding up equal ones again and again would not pay."""
+        return self._merged > self._max_rows // 2
 
     def _merge(self) -> None:
         import pyarrow
 
-        if len(self._tables) > 1:
-            together = pyarrow.concat_tables(self._tables)
-            grouped = together.group_by("string", use_threads=False).aggregate([("count", "sum")])
-            self._tables = [grouped.rename_columns(["string", "count"]).combine_chunks()]
+        together = pyarrow.concat_tables(self._tables)
+        grouped = together.group_by("string", use_threads=False).aggregate([("count", "sum")])
+        self._tables = [grouped.rename_columns(["string", "count"]).combine_chunks()]
         self._merged = len(self)
 
     def take(self) -> Any:
         """Return a pyarrow.Table of "string", all different, and "count"; the tally is empty again."""
         import pyarrow
 
-        self._merge()
-        empty = pyarrow.table({"string": pyarrow.array([], "string"), "count": pyarrow.array([], "int64")})
-        taken = self._tables[0] if self._tables else empty
+        if self._tables:
+            self._merge()
+            taken = self._tables[0]
+        else:
+            taken = pyarrow.table(
+                {"string": pyarrow.array([], "string"), "count": pyarrow.array([], "int64")}
+            )
         self._tables, self._merged = [], 0
         return taken
 
@@ -94,7 +102,7 @@ class Parts:
 class ChunkCounter:
     """Cuts texts and counts the different parts. It knows of the tokenizer only what a Recipe says.
 
-    Memory is bounded by max_entries different chunks and as many words, if take() is called when full() says so.
+    Memory is bounded by max_entries chunks and as many words, if take() is called when full() says so.
     """
 
     def __init__(self, recipe: Recipe, *, max_entries: int = MAX_ENTRIES) -> None:
@@ -102,14 +110,16 @@ class ChunkCounter:
         self._max_entries = max_entries
         self._pending: list[str] = []
         self._pending_size = 0
-        self._documents = 0
-        self._chunks, self._words, self._others = Tally(), Tally(), Tally()
+        self.documents = 0
+        self._chunks, self._words, self._others = (Tally(max_entries) for _ in range(3))
         self._texts: list[str] = []
         self._texts_size = 0
         # Characters by which a chunk may hold what is not for us to split: an added token, or a character on
         # which libraries may disagree.
-        added = re.escape(recipe.added_starts)
+        added = re.escape("".join(sorted({content[0] for content in recipe.added})))
         self._not_ours = f"[{added}]" if added else r"[^\s\S]"
+        if self._cuts:
+            self._cutter = Cutter(self._cuts, recipe.added)
         if self._cuts and self._cuts.words:
             import regex
 
@@ -118,7 +128,7 @@ class ChunkCounter:
 
     def add(self, texts: Sequence[str]) -> None:
         """Count these texts too."""
-        self._documents += len(texts)
+        self.documents += len(texts)
         self._pending += texts
         self._pending_size += sum(map(len, texts))
         if self._pending_size > min(PENDING, 100 * self._max_entries):
@@ -126,14 +136,14 @@ class ChunkCounter:
 
     def full(self) -> bool:
         """Say whether memory is used up."""
-        return self._texts_size > PENDING or len(self._words) + len(self._others) > self._max_entries
+        return self._texts_size > PENDING or self._words.full() or self._others.full()
 
     def take(self) -> Parts:
         """Return what was counted so far; the counter starts from zero again."""
         self._cut()
         self._to_words()
-        taken = Parts(self._documents, self._words.take(), self._others.take(), self._texts)
-        self._documents, self._texts, self._texts_size = 0, [], 0
+        taken = Parts(self.documents, self._words.take(), self._others.take(), self._texts)
+        self.documents, self._texts, self._texts_size = 0, [], 0
         return taken
 
     def _cut(self) -> None:
@@ -148,8 +158,8 @@ class ChunkCounter:
         self._texts += uncut
         self._texts_size += sum(map(len, uncut))
         if self._cuts and texts:
-            self._chunks.add(*chunks(texts, self._cuts).value_counts().flatten())
-            if len(self._chunks) > self._max_entries:
+            self._chunks.add(*self._cutter.chunks(texts).value_counts().flatten())
+            if self._chunks.full():
                 self._to_words()
 
     def _to_words(self) -> None:
@@ -200,10 +210,9 @@ class TokenCounter:
         self._frame = self.encoder.encode("").ids  # what surrounds every text: <s>, </s>
         self._model = tokenizers.Tokenizer(self.encoder.model)  # and nothing else of the tokenizer
         self._model.pre_tokenizer = CharDelimiterSplit(" ")
-        self._max_entries = max_entries
         self._vector = np.zeros(self.recipe.ids, np.int64)
         self._counter = ChunkCounter(self.recipe, max_entries=max_entries)
-        self._words, self._chunks = Tally(), Tally()
+        self._words, self._chunks = Tally(max_entries), Tally(max_entries)
 
     def add(self, texts: Sequence[str]) -> None:
         """Count these texts too."""
@@ -220,12 +229,13 @@ class TokenCounter:
             self._add(self.encoder.encode_batch_fast(batch, add_special_tokens=False), [1] * len(batch))
         self._words.add(*parts.words.combine_chunks().columns)
         self._chunks.add(*parts.chunks.combine_chunks().columns)
-        if len(self._words) + len(self._chunks) > self._max_entries:
+        if self._words.full() or self._chunks.full():
             self._encode()
 
     def take(self) -> np.ndarray:
         """Return the counts so far, (highest id + 1,) int64; the counter starts from zero again."""
-        self.absorb(self._counter.take())
+        if self._counter.documents:
+            self.absorb(self._counter.take())
         self._encode()
         taken = self._vector
         self._vector = np.zeros_like(taken)
@@ -233,10 +243,10 @@ class TokenCounter:
 
     def _encode(self) -> None:
         """Encode each different word and chunk once and add its ids as often as it was counted."""
-        for batches, counts in _by_count(self._words.take()):
+        for batches, counts in _by_count(self._words):
             lines = [self._line(batch) for batch in batches]
             self._add(self._model.encode_batch_fast(lines), counts)
-        for batches, counts in _by_count(self._chunks.take()):
+        for batches, counts in _by_count(self._chunks):
             options = {"is_pretokenized": True, "add_special_tokens": False}
             self._add(self.encoder.encode_batch_fast(batches, **options), counts)
 
@@ -257,12 +267,15 @@ class TokenCounter:
         self._vector += np.bincount(every, weights, minlength=len(self._vector)).astype(np.int64)
 
 
-def _by_count(table: Any) -> Iterator[tuple[list[list[str]], list[int]]]:
-    """Yield some batches of strings at a time, each of strings that were met equally often, and these counts.
+def _by_count(tally: Tally) -> Iterator[tuple[list[list[str]], list[int]]]:
+    """Take what was tallied; yield some batches of strings at a time, each of strings that were met equally
+    often, and these counts.
 
     So one count goes for all ids of a batch, and nobody need ask which of them belong to which string.
     """
-    table = table.sort_by("count")
+    if not len(tally):
+        return
+    table = tally.take().sort_by("count")
     strings, counts = table["string"], table["count"].to_numpy()
     ends = [*(np.flatnonzero(np.diff(counts)) + 1).tolist(), len(counts)]
     spans = [

@@ -24,7 +24,9 @@ line end is an added token, it is taken out before merges are looked for, so non
 For any other tokenizer no cut is known: its texts are encoded whole.
 """
 
+import itertools
 import re
+import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,18 +48,28 @@ SPACES = [char for char in map(chr, range(0x3001)) if char.isspace()]
 LONG_SPACES = [char.encode() for char in SPACES if not char.isascii()]
 
 
-def _among(characters: Iterable[int]) -> np.ndarray:
-    """A table to look bytes up in: which of the 256 are among these."""
-    table = np.zeros(256, bool)
-    table[list(characters)] = True
-    return table
+def _among(characters: Iterable[int]) -> bytes:
+    """A table for bytes.translate: 1 for these bytes, 0 for all others."""
+    found = frozenset(characters)
+    return bytes(byte in found for byte in range(256))
 
 
-WHITE = _among(char.encode()[0] for char in SPACES if char.isascii())
-BLANK = _among(byte for char in SPACES if char not in "\n\r" for byte in char.encode())  # inside white space
-LINE_END = _among(b"\n\r")
+WHITE = frozenset(char.encode()[0] for char in SPACES if char.isascii())
 LEADS = _among(space[0] for space in LONG_SPACES)
+LINE_END = _among(b"\n\r")
+BLANK = _among(byte for char in SPACES if char not in "\n\r" for byte in char.encode())  # inside white space
 LONGEST_INDENT = 200  # bytes
+
+# Kinds of bytes: 0 is everything beyond ASCII.
+OTHER, LETTER, DIGIT, BLANKS = 1, 2, 3, 4
+KINDS = bytes(
+    BLANKS if byte in WHITE
+    else LETTER if byte in string.ascii_letters.encode()
+    else DIGIT if byte in string.digits.encode()
+    else OTHER if byte < 128
+    else 0
+    for byte in range(256)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,7 @@ class Recipe:
 
     ids: int  # highest id + 1
     cuts: Cuts | None
-    added_starts: str  # the first characters of added tokens
+    added: tuple[str, ...]  # contents of the added tokens
 
 
 def read_recipe(tokenizer: TokenizerJson, encoder: Any) -> Recipe:
@@ -90,7 +102,7 @@ def read_recipe(tokenizer: TokenizerJson, encoder: Any) -> Recipe:
     return Recipe(
         max(tokenizer.tokens) + 1,
         find_cuts(tokenizer, encoder),
-        "".join(sorted({token["content"][0] for token in tokenizer.data["added_tokens"]})),
+        tuple(tokenizer.added),
     )
 
 
@@ -99,12 +111,14 @@ def find_cuts(tokenizer: TokenizerJson, encoder: Any) -> Cuts | None:
 
     encoder: the same tokenizer as a tokenizers.Tokenizer, asked what its normalizer does to characters.
     """
-    if not all(_is_cuttable(token, encoder) for token in tokenizer.data["added_tokens"]):
+    added_tokens = tokenizer.data["added_tokens"]
+    if not all(_is_cuttable(token, encoder) for token in added_tokens):
         return None
+    no_spaces = not any(token["content"].startswith(" ") for token in added_tokens)  # among them
     normalizer, splitter = tokenizer.data.get("normalizer"), tokenizer.data.get("pre_tokenizer")
     if tokenizer.family == BYTE_LEVEL_BPE and normalizer in (None, {"type": "NFC"}):
         pattern = _splitting_pattern(splitter)
-        if pattern is not None:
+        if pattern is not None and no_spaces:
             return Cuts(last=True, lines=pattern in LINE_PATTERNS, words=pattern)
     if tokenizer.family == BYTE_FALLBACK_BPE and not tokenizer.data["model"].get("ignore_merges"):
         spaces = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
@@ -112,13 +126,13 @@ def find_cuts(tokenizer: TokenizerJson, encoder: Any) -> Cuts | None:
             if not any("▁" in token.lstrip("▁") for token in tokenizer.vocab):
                 lines = any(
                     token["content"] == "\n" and not token["normalized"]
-                    for token in tokenizer.data["added_tokens"]
+                    for token in added_tokens
                 )
                 return Cuts(last=False, lines=lines, space="▁", whole=any_of("▁"))
     # An added token that is looked for after normalizing leaves the white space before it, which at the end
     # of a chunk would be stripped.
-    normalized = any(token["normalized"] for token in tokenizer.data["added_tokens"])
-    if tokenizer.family == UNIGRAM and not normalized and _splits_words(normalizer, splitter):
+    normalized = any(token["normalized"] for token in added_tokens)
+    if tokenizer.family == UNIGRAM and no_spaces and not normalized and _splits_words(normalizer, splitter):
         return Cuts(last=True, lines=_is_space("\n", encoder), whole=any_of("▁" + _vanishing(encoder)))
     return None
 
@@ -203,61 +217,110 @@ def any_of(characters: str) -> re.Pattern[str]:
     return re.compile(f"[{re.escape(characters)}]")
 
 
-def chunks(texts: Sequence[str], cuts: Cuts) -> Any:
-    """Return the chunks of texts, one text after another, as a pyarrow.StringArray; no chunk is empty.
+class Cutter:
+    """Cuts texts into chunks.
 
     No character is looked at in Python and no chunk made a Python object: this is what the speed comes from.
 
-    >>> chunks(["a  b\\n\\n  c d", " e"], Cuts(last=True, lines=True)).to_pylist()
+    >>> Cutter(Cuts(last=True, lines=True), added=[]).chunks(["a  b\\n\\n  c d", " e"]).to_pylist()
     ['a ', ' b\\n\\n', ' ', ' c', ' d', ' e']
-    >>> chunks(["a  b\\n\\n  c d", " e"], Cuts(last=False, lines=True)).to_pylist()
+    >>> Cutter(Cuts(last=False, lines=True), added=[]).chunks(["a  b\\n\\n  c d", " e"]).to_pylist()
     ['a', '  b\\n\\n', '  c', ' d', ' e']
+    >>> Cutter(Cuts(last=True, lines=True, words=QWEN2), added=["<a>"]).chunks(["(x12)y.<a> c>"]).to_pylist()
+    ['(x', '12', ')y', '.<a>', ' c', '>']
     """
-    import pyarrow
 
-    _, offsets, buffer = pyarrow.array(texts, pyarrow.string()).buffers()
-    starts = np.frombuffer(offsets, np.int32)[: len(texts) + 1]
-    size = int(starts[-1])
-    data = np.frombuffer(buffer or b"", np.uint8)[:size]
-    begins = np.zeros(size + 1, bool)
-    begins[starts] = True
-    ended = np.append(data, np.frombuffer(b"\n" * 3, np.uint8))  # to be looked beyond the end of
-    spaces = np.flatnonzero(data == ord(" "))
-    if cuts.last:
-        cut = ~(begins[spaces + 1] | _is_white(ended, spaces + 1))
-    else:
-        cut = ended[spaces - 1] != ord(" ")
-    begins[spaces[cut]] = True
-    if cuts.lines:
-        after = np.flatnonzero(data == ord("\n")) + 1
-        begins[after[_no_line_end_follows(ended, after) if cuts.last else ended[after] != ord("\n")]] = True
-    begins[size] = True
-    at = np.flatnonzero(begins).astype(np.int32)
-    return pyarrow.StringArray.from_buffers(len(at) - 1, pyarrow.py_buffer(at), buffer)
+    def __init__(self, cuts: Cuts, added: Iterable[str]) -> None:
+        contents = [content.encode() for content in added]
+        self._cuts = cuts
+        self._added_starts = _among(content[0] for content in contents)
+        self._inside_added = np.zeros(1 << 16, bool)  # pairs of bytes, first << 8 | second
+        for content in contents:
+            for first, second in itertools.pairwise(content):
+                self._inside_added[first << 8 | second] = True
+
+    def chunks(self, texts: Sequence[str]) -> Any:
+        """Return the chunks of texts, one text after another, as a pyarrow.StringArray; no chunk is empty."""
+        import pyarrow
+
+        if not texts:
+            return pyarrow.array([], pyarrow.string())
+        _, offsets, buffer = pyarrow.array(texts, pyarrow.string()).buffers()
+        starts = np.frombuffer(offsets, np.int32)[: len(texts) + 1]
+        size = int(starts[-1])
+        text = _Bytes(buffer, size)
+        begins = np.zeros(size + 1, bool)
+        begins[starts] = True
+        begins[:size] |= self._at_spaces(text, begins)
+        if self._cuts.lines:
+            begins[self._after_lines(text)] = True
+        if self._cuts.words:
+            begins[self._at_borders(text)] = True
+        begins[size] = True
+        at = np.flatnonzero(begins).astype(np.int32)
+        return pyarrow.StringArray.from_buffers(len(at) - 1, pyarrow.py_buffer(at), buffer)
+
+    def _at_spaces(self, text: "_Bytes", begins: np.ndarray) -> np.ndarray:
+        """Whether to cut before each byte since it is a space. begins: before which a text begins."""
+        space = text.bytes[1 : text.size + 1] == ord(" ")
+        if not self._cuts.last:
+            return space & (text.bytes[: text.size] != ord(" "))
+        kinds = text.translated(KINDS, np.uint8)
+        blank_after = (kinds[2 : text.size + 2] == BLANKS) | begins[1:]
+        leads = np.flatnonzero(space & text.translated(LEADS)[2 : text.size + 2])
+        blank_after[leads[text.long_space_at(leads + 1)]] = True
+        # An added token ends what the expressions see: all the white space before it must stay together.
+        ink_before = (kinds[: text.size] != BLANKS) & (kinds[: text.size] != 0)
+        no_added_after = ~text.translated(self._added_starts)[2 : text.size + 2]
+        return space & ~blank_after & (ink_before | no_added_after)
+
+    def _after_lines(self, text: "_Bytes") -> np.ndarray:
+        """Where to cut since a line end comes before."""
+        after = np.flatnonzero(text.bytes[1 : text.size + 1] == ord("\n")) + 1
+        if not self._cuts.last:
+            return after[text.bytes[after + 1] != ord("\n")]
+        line_end, blank = text.translated(LINE_END), text.translated(BLANK)
+        # BLANK has parts of other characters too: what looks like white space costs a cut and nothing else.
+        at = after + 1
+        inside = np.flatnonzero(blank[at])
+        for _ in range(LONGEST_INDENT):
+            at[inside] += 1
+            inside = inside[blank[at[inside]]]
+        last = ~line_end[at]
+        last[inside] = False
+        return after[last]
+
+    def _at_borders(self, text: "_Bytes") -> np.ndarray:
+        """Where to cut since a word ends there, whatever surrounds the two characters; both are ASCII."""
+        kinds = text.translated(KINDS, np.uint8)[1 : text.size + 1]
+        first, second = kinds[:-1], kinds[1:]
+        ends = ((first == LETTER) | (first == DIGIT)) & (second != 0) & (first != second)
+        ends |= (first == OTHER) & (second == DIGIT)
+        at = np.flatnonzero(ends) + 1
+        pairs = text.bytes[at].astype(np.uint16) << 8 | text.bytes[at + 1]
+        return at[~self._inside_added[pairs]]
 
 
-def _is_white(data: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Whether the characters of UTF-8 at these positions are white space."""
-    found = WHITE[data[at]]
-    several = np.flatnonzero(LEADS[data[at]])  # may be white space of several bytes
-    for space in LONG_SPACES:
-        equal = np.ones(len(several), bool)
-        for place, byte in enumerate(space):
-            equal &= data[at[several] + place] == byte
-        found[several[equal]] = True
-    return found
+class _Bytes:
+    """The bytes of a text between others, so that one can look beyond either end.
 
-
-def _no_line_end_follows(data: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Whether the white space at these positions ends before another line end; False where it is long.
-
-    BLANK has parts of other characters too: what looks like white space costs a cut and nothing else.
+    bytes[at + 1] is byte number at of the text.
     """
-    at = at.copy()
-    inside = np.flatnonzero(BLANK[data[at]])
-    for _ in range(LONGEST_INDENT):
-        at[inside] += 1
-        inside = inside[BLANK[data[at[inside]]]]
-    found = ~LINE_END[data[at]]
-    found[inside] = False
-    return found
+
+    def __init__(self, buffer: Any, size: int) -> None:
+        self.size = size
+        self._data = b"." + (buffer[:size].to_pybytes() if size else b"") + b"..."
+        self.bytes = np.frombuffer(self._data, np.uint8)
+
+    def translated(self, table: bytes, kind: type = bool) -> np.ndarray:
+        return np.frombuffer(self._data.translate(table), kind)
+
+    def long_space_at(self, at: np.ndarray) -> np.ndarray:
+        """Whether one of LONG_SPACES stands at these places of the text."""
+        found = np.zeros(len(at), bool)
+        for space in LONG_SPACES:
+            equal = np.ones(len(at), bool)
+            for place, byte in enumerate(space):
+                equal &= self.bytes[at + place + 1] == byte
+            found |= equal
+        return found
