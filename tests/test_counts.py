@@ -313,6 +313,24 @@ def test_what_does_not_fit_is_counted_earlier(small, kind, max_entries):
     assert (counter.take() == small(kind).direct(texts)).all()
 
 
+def test_a_tally_adds_up_equal_strings_and_is_full_of_many_or_of_long_ones():
+    def add(strings: list[str]) -> None:
+        tally.add(pyarrow.array(strings), pyarrow.array([3] * len(strings)))
+
+    tally = Tally(100)
+    for _ in range(500):
+        add(["a", "b"])
+        assert len(tally) <= 100 and not tally.full()
+    assert tally.take().to_pydict() == {"string": ["a", "b"], "count": [1500, 1500]}
+    assert tally.take().num_rows == 0
+    for many in ([str(at) for at in range(101)], ["a" * 2100, "b" * 2100]):
+        add(many)
+        assert tally.full()
+        taken = tally.take().to_pydict()
+        assert sorted(taken["string"]) == sorted(many) and set(taken["count"]) == {3}
+        assert not tally.full()
+
+
 @pytest.mark.parametrize("kind", SMALL)
 def test_no_text_and_empty_texts(small, kind):
     counter = TokenCounter(small(kind).path)
@@ -490,7 +508,9 @@ def cut(texts: Sequence[str], cuts: Cuts, added: Sequence[str] = ()) -> list[str
 def kind_of(char: str) -> str:
     if not char.isascii():
         return "?"
-    return "white" if char.isspace() else "letter" if char.isalpha() else "digit" if char.isdigit() else "other"
+    return (
+        "white" if char.isspace() else "letter" if char.isalpha() else "digit" if char.isdigit() else "other"
+    )
 
 
 def may_be_cut(before: str, after: str, cuts: Cuts, added: Sequence[str]) -> bool:
@@ -508,7 +528,10 @@ def may_be_cut(before: str, after: str, cuts: Cuts, added: Sequence[str]) -> boo
     if cuts.lines and before[-1] == "\n" and not {"\n", "\r"} & set(spaces):
         return True
     first, second = kind_of(before[-1]), kind_of(after[0])
-    border = (first in ("letter", "digit") and second not in ("?", first)) or (first, second) == ("other", "digit")
+    border = (first in ("letter", "digit") and second not in ("?", first)) or (first, second) == (
+        "other",
+        "digit",
+    )
     inside = any(before[-1] + after[0] in content for content in added)
     return bool(cuts.words) and border and not inside
 
@@ -567,7 +590,25 @@ def test_chunks_of_words_by_hand(text, expected):
 
 @pytest.mark.parametrize("name", CUTS)
 def test_chunks_never_reach_into_the_next_document(name):
-    texts = ["a", " b", "\n", "\nc ", "", " d", "\t", " e\n", "f", " ", "g  ", "\n", "1", "<", "s>", "h\n ", "\n"]
+    texts = [
+        "a",
+        " b",
+        "\n",
+        "\nc ",
+        "",
+        " d",
+        "\t",
+        " e\n",
+        "f",
+        " ",
+        "g  ",
+        "\n",
+        "1",
+        "<",
+        "s>",
+        "h\n ",
+        "\n",
+    ]
     check_cuts(texts, CUTS[name])
 
 

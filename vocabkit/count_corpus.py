@@ -1,11 +1,11 @@
 """Count a whole corpus with all cores, and go on where a killed run stopped.
 
-Reads the sources of corpus.py; writes a progress file every gigabyte or so. Threads read and decompress, one a
-source (decompressors release the interpreter's lock); each worker process (workers.py) parses blocks and counts
-what is in their texts with a counter of its own: a ChunkCounter, or another (words.py). A Total puts together
-what they have counted: a TokenCounter, which encodes, or a Sum. From time to time all workers hand over, and
-the total is saved with the position that every source had reached: what was counted after it is counted again
-after a crash, nothing twice and nothing never.
+Reads the sources of corpus.py; writes a progress file every gigabyte or so. Threads read and decompress, one
+a source (decompressors release the interpreter's lock); each worker process (workers.py) parses blocks and
+counts what is in their texts with a counter of its own: a ChunkCounter, or another (words.py). A Total puts
+together what they have counted: a TokenCounter, which encodes, or a Sum. From time to time all workers hand
+over, and the total is saved with the position that every source had reached: what was counted after it is
+counted again after a crash, nothing twice and nothing never.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from vocabkit.workers import SHOWN, Counted, MakeCounter, Workers
 
 PROGRESS_FORMAT = ("count-progress", 1)
 SAVE_EVERY = 1 << 30  # bytes of text between two savings; each costs the encoding of all different words
-ENTRIES = 4_000_000  # chunks, and words, that all workers together hold, and the total too: 30 bytes each
+ENTRIES = 4_000_000  # chunks, and words, that all workers together hold, and the total too: 40 bytes each
 ENOUGH = 10_000  # records before the share of bad ones means something
 
 
@@ -158,9 +158,7 @@ def count_blocks(
         make_counter, total = prepare()
         pool.make(make_counter)
         progress = earlier or Progress(total.take(), [0] * len(sources))
-        bar.update(
-            sum(s.size or 0 for s, at in zip(sources, progress.positions, strict=True) if at is None)
-        )
+        bar.update(sum(s.size or 0 for s, at in zip(sources, progress.positions, strict=True) if at is None))
         since = 0
         read = [0] * len(sources)
         for at, block in _blocks(sources, progress, text_field=text_field, readers=count, note=note):

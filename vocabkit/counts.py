@@ -23,14 +23,16 @@ from vocabkit.bpe import BYTE_TO_CHAR
 from vocabkit.cuts import Cutter, Recipe, read_recipe
 from vocabkit.tokenizer_json import TokenizerJson
 
-# Characters that no normalizer changes (NFC), of scripts whose letters and digits were settled long ago, so that
-# the Unicode versions of all the libraries agree on them; chunks with anything else are not split by ours.
+# Characters that no normalizer changes (NFC), of scripts whose letters and digits were settled long ago, so
+# that the Unicode versions of all the libraries agree on them; chunks with anything else are not split by
+# ours.
 SETTLED = ("\x00-\x03\x05-\u024f\u0400-\u0482\u048a-\u052f\u1e00-\u1eff\u2010-\u2027\u2030-\u205e"
            "\u20a0-\u20ac\u2190-\u2328\u232b-\u23ff\u2500-\u27bf\u3001-\u3029\u3030-\u303f\u3041-\u3096\u30a0-\u30ff\u4e00-\u9fa5"
            "\uac00-\ud7a3\uff01-\uffee\U0001f300-\U0001f5ff\U0001f600-\U0001f64f")  # fmt: skip
 ONE_WORD = r"^ ?\p{L}+$"  # for every expression of cuts.py
 END = "\x04"  # stands between chunks that are split together; not in SETTLED
-MAX_ENTRIES = 2_000_000  # chunks, and words, held at a time: some 30 bytes each
+MAX_ENTRIES = 2_000_000  # chunks, and words, held at a time
+ENTRY_BYTES = 40  # that each of them takes; fewer are held if they are longer
 PENDING = 1_000_000  # characters of texts that are cut together; also of such that are not cut
 SPLIT = 32_768  # chunks that are split together
 BATCH, BATCHES = 1024, 64  # words, chunks or documents that are encoded together; batches in one call
@@ -43,12 +45,12 @@ def bordered(words: str) -> str:
 
 
 class Tally:
-    """Strings and how often each was met, some 30 bytes each; take() them when there are too many."""
+    """Strings and how often each was met; take() them when it is full(): too many, or too long."""
 
     def __init__(self, max_rows: int) -> None:
         self._max_rows = max_rows
         self._tables: list[Any] = []
-        self._merged = 0  # rows of the first table, whose strings all differ
+        self._merged: Any = None  # the first table, if its strings all differ
 
     def __len__(self) -> int:
         """Rows: the number of different strings, or more."""
@@ -59,20 +61,25 @@ class Tally:
         import pyarrow
 
         self._tables.append(pyarrow.Table.from_arrays([strings, counts], ["string", "count"]))
-        if len(self) > self._max_rows:
+        if self._fill(self._tables) > 1:
             self._merge()
 
     def full(self) -> bool:
         """Say whether so many strings differ that adding up equal ones again and again would not pay."""
-        return self._merged > self._max_rows // 2
+        return self._merged is not None and self._fill([self._merged]) > 0.5
+
+    def _fill(self, tables: Sequence[Any]) -> float:
+        """Return what share of the memory these tables take."""
+        size = sum(table.nbytes for table in tables)
+        return max(sum(map(len, tables)), size / ENTRY_BYTES) / self._max_rows
 
     def _merge(self) -> None:
         import pyarrow
 
         together = pyarrow.concat_tables(self._tables)
         grouped = together.group_by("string", use_threads=False).aggregate([("count", "sum")])
-        self._tables = [grouped.rename_columns(["string", "count"]).combine_chunks()]
-        self._merged = len(self)
+        self._merged = grouped.rename_columns(["string", "count"]).combine_chunks()
+        self._tables = [self._merged]
 
     def take(self) -> Any:
         """Return a pyarrow.Table of "string", all different, and "count"; the tally is empty again."""
@@ -85,7 +92,7 @@ class Tally:
             taken = pyarrow.table(
                 {"string": pyarrow.array([], "string"), "count": pyarrow.array([], "int64")}
             )
-        self._tables, self._merged = [], 0
+        self._tables, self._merged = [], None
         return taken
 
 
@@ -152,7 +159,10 @@ class ChunkCounter:
         if self._cuts is None:
             texts, uncut = [], texts
         elif whole and whole("".join(texts)):
-            texts, uncut = [text for text in texts if not whole(text)], [text for text in texts if whole(text)]
+            texts, uncut = (
+                [text for text in texts if not whole(text)],
+                [text for text in texts if whole(text)],
+            )
         else:
             uncut = []
         self._texts += uncut

@@ -9,11 +9,11 @@ what lies beyond one. For the tokenizers that find_cuts() knows, two kinds of pl
 Byte-level BPE (GPT-2, Qwen, Llama 3) first splits text by a regular expression. None of its alternatives
 matches white space after something else, except line ends after punctuation; and `\\s+(?!\\S)` leaves the
 last character of white space before a word to that word. So a match ends before such a space, whatever
-follows, and the next one starts there, whatever came before. With `\\s*[\\r\\n]+` (not in GPT-2) the same holds
-after the last line end of such a stretch: the match goes up to it, and the next begins there.
-Unigram (T5, mT5) splits at spaces itself, takes several for one, and reads a line end as a space. What its
-normalizer makes into white space or nothing is treated as white space here.
-Whole-text BPE (Gemma) is cut elsewhere, since its merges may join several spaces with the word after them:
+follows, and the next one starts there, whatever came before. With `\\s*[\\r\\n]+` (not in GPT-2) the same
+holds after the last line end of such a stretch: the match goes up to it, and the next begins there. Unigram
+(T5, mT5) splits at spaces itself, takes several for one, and reads a line end as a space. What its normalizer
+makes into white space or nothing is treated as white space here. Whole-text BPE (Gemma) is cut elsewhere,
+since its merges may join several spaces with the word after them:
 
     before a space that no space precedes               "tôi   đi" → "tôi", "   đi"
     after a line end that no line end follows           "tôi\\n\\n  đi" → "tôi\\n\\n", "  đi"
@@ -76,9 +76,9 @@ KINDS = bytes(
 class Cuts:
     """Where a tokenizer's texts may be cut, and what else is known of the chunks.
 
-    last: of several spaces the last one is the cut, else the first. lines: after line ends too.
-    words: the expression that splits chunks into words. space: what stands for a space in the only word that a
-    chunk is. Both None: only the tokenizer knows. whole: matches what keeps a document from being cut.
+    last: of several spaces the last one is the cut, else the first. lines: after line ends too. words: the
+    expression that splits chunks into words. space: what stands for a space in the only word that a chunk is.
+    Both None: only the tokenizer knows. whole: matches what keeps a document from being cut.
     """
 
     last: bool
@@ -124,10 +124,7 @@ def find_cuts(tokenizer: TokenizerJson, encoder: Any) -> Cuts | None:
         spaces = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
         if normalizer == spaces and (splitter is None or _splits_spaces_only(splitter)):
             if not any("▁" in token.lstrip("▁") for token in tokenizer.vocab):
-                lines = any(
-                    token["content"] == "\n" and not token["normalized"]
-                    for token in added_tokens
-                )
+                lines = any(token["content"] == "\n" and not token["normalized"] for token in added_tokens)
                 return Cuts(last=False, lines=lines, space="▁", whole=any_of("▁"))
     # An added token that is looked for after normalizing leaves the white space before it, which at the end
     # of a chunk would be stripped.

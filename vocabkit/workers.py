@@ -21,7 +21,7 @@ SHOWN = 5  # bad records that are spelled out
 
 
 class CorpusCounter(Protocol):
-    """What counts in a worker: add() texts; take() what was counted and begin anew, at once if it is full()."""
+    """What counts in a worker: add() texts; take() what was counted and begin anew, at once if full()."""
 
     def add(self, texts: Sequence[str]) -> None: ...
     def full(self) -> bool: ...
