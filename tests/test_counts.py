@@ -354,6 +354,17 @@ def test_no_document_joins_with_the_next(small, kind):
         small(kind).check_parts([f"z a{end}", f"z{start}", f"{start}{end}", f"a{end}{start}"], list)
 
 
+@pytest.mark.parametrize("kind", SMALL)
+def test_added_tokens_stay_whole_and_end_what_stands_before_them(small, kind):
+    around = ["", "a", "1", "é", "!", " ", "  ", "\n  ", "é  ", "\u3000 "]
+    for token in small(kind).encoder.get_added_tokens_decoder().values():
+        content = token.content
+        pairs = list(itertools.product(around, around))
+        texts = [f"b{before}{content}{after}" for before, after in pairs]
+        texts += [f"{before}{content[:-1]}{after}" for before, after in pairs]
+        small(kind).check_parts(texts, list)
+
+
 # Every character
 
 

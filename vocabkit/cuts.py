@@ -1,19 +1,28 @@
 """Where a text may be cut so that its pieces, encoded one by one, give the tokens of the whole.
 
 Reads tokenizer.json; writes nothing. counts.py rests on this: no token crosses a cut, and none depends on
-what lies beyond one. For the tokenizers that find_cuts() knows, two kinds of place are such cuts:
+what lies beyond one. For the tokenizers that find_cuts() knows, these are such cuts:
 
     before a space that white space does not follow     "tôi   đi" → "tôi  ", " đi"
     after the last line end of a stretch of white space "tôi\\n\\n  đi" → "tôi\\n\\n", " ", " đi"
+    behind ASCII letters and digits, before others      "f(x1, 2)" → "f", "(x", "1", ",", " 2", ")"
 
 Byte-level BPE (GPT-2, Qwen, Llama 3) first splits text by a regular expression. None of its alternatives
 matches white space after something else, except line ends after punctuation; and `\\s+(?!\\S)` leaves the
 last character of white space before a word to that word. So a match ends before such a space, whatever
 follows, and the next one starts there, whatever came before. With `\\s*[\\r\\n]+` (not in GPT-2) the same
-holds after the last line end of such a stretch: the match goes up to it, and the next begins there. Unigram
-(T5, mT5) splits at spaces itself, takes several for one, and reads a line end as a space. What its normalizer
-makes into white space or nothing is treated as white space here. Whole-text BPE (Gemma) is cut elsewhere,
-since its merges may join several spaces with the word after them:
+holds after the last line end of such a stretch: the match goes up to it, and the next begins there. Nor does
+an alternative match anything but letters after a letter, but digits after a digit, or a digit after
+punctuation. (ASCII only: what is a letter beyond it differs from one version of Unicode to the next, and
+marks may join what is before them.)
+
+Added tokens are taken out before the expression sees a text, which then ends where they begin: white space
+before what may be one stays together, and pairs of characters that one holds are no border.
+
+Unigram (T5, mT5) splits at spaces itself, takes several for one, and reads a line end as a space. What its
+normalizer makes into white space or nothing is treated as white space here.
+
+Whole-text BPE (Gemma) is cut elsewhere, since its merges may join several spaces with the word after them:
 
     before a space that no space precedes               "tôi   đi" → "tôi", "   đi"
     after a line end that no line end follows           "tôi\\n\\n  đi" → "tôi\\n\\n", "  đi"
