@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabkit.corpus import Source
-from vocabkit.count_corpus import Progress, count_blocks, describe_run, processes
+from vocabkit.count_corpus import Progress, Sum, count_blocks, describe_run, processes
 from vocabkit.tokenizer_json import TokenizerJson
 from vocabkit.words import JOINER, encoded, held_out
 
@@ -112,6 +112,10 @@ class StretchCounter:
                 if not (self._training_only and held_out(line)):
                     self._counts.update(self._matcher.stretches(line))
 
+    def full(self) -> bool:
+        """Say whether memory is used up: never asked for, stretches repeat themselves."""
+        return False
+
     def take(self) -> Counter[str]:
         """Return the counts so far; the counter starts from zero again."""
         taken, self._counts = self._counts, Counter()
@@ -134,8 +138,7 @@ def count_stretches(
     run = {"counts": "stretches", "training_only": training_only, "words_sha256": words}
     return count_blocks(
         sources,
-        functools.partial(StretchCounter, contents, training_only=training_only),
-        empty=Counter(),
+        lambda: (functools.partial(StretchCounter, contents, training_only=training_only), Sum()),
         run=describe_run(model, sources, text_field) | run,
         progress_file=progress_file,
         text_field=text_field,
