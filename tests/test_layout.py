@@ -39,7 +39,7 @@ ALLOWED = {
     **dict.fromkeys(("words", "choose_words", "word_curve"), NUMPY | {"tqdm"}),
     **dict.fromkeys(("only_scripts", "llama_backend", "chat_models"), NUMPY | {"tqdm"}),
     **dict.fromkeys(("gguf_export", "gguf_trim"), NUMPY | {"tqdm"}),
-    **dict.fromkeys(("gguf_files", "gguf_verify"), NUMPY | {"tqdm"}),
+    **dict.fromkeys(("gguf_files", "gguf_verify", "gguf_vocab", "modelfile"), NUMPY | {"tqdm"}),
 }
 MAY_IMPORT_TORCH = {"model", "generate", "train", "measure"}
 MAY_IMPORT_TORCH_INSIDE_FUNCTIONS = MAY_IMPORT_TORCH | {"torch_bin"}

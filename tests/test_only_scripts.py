@@ -1,4 +1,4 @@
-"""--only_scripts: the promise of trimming kept by masking, in folders and GGUF files, through model_chat.py."""
+"""--only_scripts: the promise of trimming kept by masking, in folders and GGUF files; model_chat.py."""
 
 import os
 import re
