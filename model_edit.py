@@ -22,7 +22,7 @@ from pathlib import Path
 from vocabkit.errors import run_cli
 
 TASKS = ("trimm_vocab", "extend_vocab", "verify_edit", "view_embeddings", "compare_vocab", "export_gguf")
-INITS = ("zeros", "random", "mean", "weighted", "first_last", "english", "neighbours")
+INITS = ("zeros", "random", "mean", "weighted", "first_last", "english", "neighbours", "distill")
 ALIASES = {"trim_vocab": "trimm_vocab"}
 
 
@@ -65,14 +65,19 @@ def build_parser() -> argparse.ArgumentParser:
         help="how many, from the first on (default: 1024, or all of a shorter file)",
     )  # fmt: skip
     add(
-        "--init", choices=INITS, default="mean",
-        help="how new rows are made (default: %(default)s of the rows of a word's old tokens)",
+        "--init", choices=INITS,
+        help="how new rows are made (default: distill where there are texts to read, else weighted)",
     )  # fmt: skip
+    add(
+        "--contexts", nargs="+", default=[], metavar="CORPUS",
+        help="for --init distill: texts with the words (default: sentences of the bundled list of words)",
+    )  # fmt: skip
+    add("--contexts_per_word", type=int, metavar="K", help="how many are learned from (default: 25)")
     add(
         "--dictionary", type=Path, metavar="FILE",
         help='for --init english: lines English TAB Vietnamese, or .jsonl rows with "word" and "en"',
     )  # fmt: skip
-    add("--seed", type=int, default=0, help="for --init random (default: %(default)s)")
+    add("--seed", type=int, default=0, help="for --init random and distill (default: %(default)s)")
     add = parser.add_argument_group("verify_edit").add_argument
     add(
         "--texts", nargs="+", type=Path, metavar="FILE",

@@ -33,15 +33,26 @@ ALLOWED = {
     ),
     **dict.fromkeys(("counts", "cuts", "embed_init", "segment", "verify_rows"), NUMPY),
     **dict.fromkeys(
-        ("edit", "trim", "extend", "new_rows", "ladder", "count_corpus", "counts_file", "datatrove_engine"),
+        (
+            "edit",
+            "trim",
+            "extend",
+            "new_rows",
+            "distill_rows",
+            "ladder",
+            "count_corpus",
+            "counts_file",
+            "datatrove_engine",
+        ),
         NUMPY | {"tqdm"},
     ),
     **dict.fromkeys(("words", "choose_words", "word_curve"), NUMPY | {"tqdm"}),
     **dict.fromkeys(("only_scripts", "llama_backend", "chat_models"), NUMPY | {"tqdm"}),
     **dict.fromkeys(("gguf_export", "gguf_trim"), NUMPY | {"tqdm"}),
     **dict.fromkeys(("gguf_files", "gguf_verify", "gguf_vocab", "modelfile"), NUMPY | {"tqdm"}),
+    "contexts": {"tqdm"},
 }
-MAY_IMPORT_TORCH = {"model", "generate", "train", "measure"}
+MAY_IMPORT_TORCH = {"model", "generate", "train", "measure", "word_model", "distill"}
 MAY_IMPORT_TORCH_INSIDE_FUNCTIONS = MAY_IMPORT_TORCH | {"torch_bin"}
 ALONE = {"errors", "text", "bpe", "unigram"}  # these need no other module of ours either, but errors
 

@@ -56,6 +56,7 @@ def _edit(args: argparse.Namespace, task: str, model: Path, base: Path | None, *
     else:
         from vocabkit.extend import extend_vocab
 
-        own = {name: getattr(args, name) for name in ("words", "num_words", "init", "dictionary", "seed")}
+        names = ("words", "num_words", "init", "contexts", "contexts_per_word", "dictionary", "seed")
+        own = {name: getattr(args, name) for name in names}
         extend_vocab(model, out, base=base, **own, **shared)
     return 0
