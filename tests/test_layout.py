@@ -36,9 +36,10 @@ ALLOWED = {
         ("edit", "trim", "extend", "new_rows", "ladder", "count_corpus", "counts_file", "datatrove_engine"),
         NUMPY | {"tqdm"},
     ),
-    **dict.fromkeys(("words", "choose_words", "word_curve"), NUMPY | {"tqdm"}),
+    **dict.fromkeys(("words", "choose_words", "word_curve", "compare_inits"), NUMPY | {"tqdm"}),
+    **dict.fromkeys(("estimates", "inits_report"), NUMPY),
 }
-MAY_IMPORT_TORCH = {"model", "train", "measure"}
+MAY_IMPORT_TORCH = {"model", "train", "measure", "word_measures", "measure_inits"}
 MAY_IMPORT_TORCH_INSIDE_FUNCTIONS = MAY_IMPORT_TORCH | {"torch_bin"}
 ALONE = {"errors", "text", "bpe", "unigram"}  # these need no other module of ours either, but errors
 
