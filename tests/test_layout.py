@@ -40,6 +40,7 @@ ALLOWED = {
     **dict.fromkeys(("estimates", "inits_report"), NUMPY),
 }
 MAY_IMPORT_TORCH = {"model", "train", "measure", "word_measures", "measure_inits"}
+MAY_IMPORT_TORCH |= {"word_model"}  # new rows that have gradients
 MAY_IMPORT_TORCH_INSIDE_FUNCTIONS = MAY_IMPORT_TORCH | {"torch_bin"}
 ALONE = {"errors", "text", "bpe", "unigram"}  # these need no other module of ours either, but errors
 

@@ -8,14 +8,16 @@ the contexts of one part, everything is measured on the other.
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vocabkit import embed_init, new_rows, verify
+from vocabkit import corpus, embed_init, new_rows, verify
 from vocabkit.checkpoint import as_float32, read_checkpoint
+from vocabkit.contexts import Context, counts_of, find_contexts, is_test
 from vocabkit.edit import Source, open_source, without_gc
 from vocabkit.errors import UserError
 from vocabkit.extend import DICTIONARY, WORDS
@@ -25,7 +27,6 @@ from vocabkit.new_words import make_tokens, read_words
 from vocabkit.text import nfc
 from vocabkit.view import new_figure
 from vocabkit.word_curve import with_words
-from vocabkit.word_gaps import Gap, Line, find_gaps, is_test
 
 OPTIONS = (
     "texts",
@@ -75,11 +76,11 @@ def compare_inits(
     figure = new_figure(plot) if plot else None
     file = words or WORDS
     listed = read_words(file, count=num_words)[: num_words or NUM_WORDS]
-    lines = [nfc(line.strip("\n")) for line in read_texts(list(texts), lines_per_text=1)]
+    corpora = corpus.find_sources([str(path) for path in texts])
     with without_gc():
         sources = (open_source(base), open_source(model))
     new_rows.check_base(sources[1], sources[0])
-    gaps, kept = _gaps(sources[1], listed, lines, per_word=per_word)
+    contexts, kept = _places(sources[1], corpora, listed, per_word=per_word)
     if not kept:
         names = ", ".join(str(path) for path in texts)
         raise UserError(
@@ -88,15 +89,24 @@ def compare_inits(
         )
     rows, left_out = _rows(sources, kept, inits, dictionary=dictionary, seed=seed)
 
-    from vocabkit.measure_inits import ExtendedModel, Rows, measure_inits
+    from vocabkit.measure_inits import Line, Rows, gap_of, measure_inits
     from vocabkit.model import describe, silence
+    from vocabkit.word_model import WordModel
 
     silence()
-    n_old = max(sources[1].tokenizer.tokens) + 1
-    reader = ExtendedModel(model, n_old=n_old, words=len(kept), dtype=dtype)
-    held_out = _lines(sources[1], kept, lines)
     sets = {init: Rows(*made) for init, made in rows.items()}
-    results = measure_inits(reader, sets, base=BASE, gaps=gaps, lines=held_out, seed=seed)
+    some = next(iter(sets.values()))
+    reader = WordModel(
+        model,
+        first_new=max(sources[1].tokenizer.tokens) + 1,
+        input_rows=some.input,
+        output_rows=None if sources[1].tensors.tied else some.output,
+        bias=some.bias,
+        dtype=dtype,
+    )
+    lines = [Line(*line) for line in _lines(sources[1], kept, texts)]
+    gaps = [gap_of(context) for context in contexts]
+    results = measure_inits(reader, sets, base=BASE, gaps=gaps, lines=lines, seed=seed)
 
     print(f"{model}: {describe(reader.model)}, {'tied' if sources[1].tensors.tied else 'untied'} embeddings")
     print(f"{len(kept):,} of {len(listed):,} words of {file} stand in the texts, {len(gaps):,} contexts")
@@ -136,42 +146,38 @@ def _check_new_file(path: Path | None) -> None:
         raise UserError(f"{path.parent} is not a folder; make it first: mkdir -p {path.parent}")
 
 
-def _gaps(
-    model: Source, listed: Sequence[str], lines: Sequence[str], *, per_word: int
-) -> tuple[list[Gap], list[str]]:
-    """Return the places to measure at and the words that have one; a gap's word is its place among these."""
+def _places(
+    model: Source, sources: Sequence[corpus.Source], listed: Sequence[str], *, per_word: int
+) -> tuple[list[Context], list[str]]:
+    """Return the contexts to measure at and the words that have one; a context's word is its place among
+    these.
+    """
     encoder = verify.load_encoder(model.folder)
     make_tokens(listed, model.tokenizer, encoder)  # for its checks
-    from vocabkit.measure import start_token
-
-    gaps = find_gaps(
-        lines,
-        listed,
-        old=encoder,
-        extended=with_words(model.tokenizer, [f" {word}" for word in listed]),
-        start=start_token(model.folder),
-        per_word=per_word,
+    contents = [f" {word}" for word in listed]
+    found = find_contexts(
+        sources, contents, encoder, with_words(model.tokenizer, contents), per_word=per_word, part="test"
     )
-    present = sorted({gap.word for gap in gaps})
+    present = [word for word, count in enumerate(counts_of(found, len(listed))) if count]
     number = {word: at for at, word in enumerate(present)}
-    gaps = [Gap(number[gap.word], gap.left, gap.pieces, gap.right) for gap in gaps]
-    return gaps, [listed[word] for word in present]
+    return [replace(c, word=number[c.word]) for c in found], [listed[word] for word in present]
 
 
-def _lines(model: Source, words: Sequence[str], lines: Sequence[str]) -> list[Line]:
-    """Return LINES lines of the part that is measured on, spread evenly, in both encodings."""
-    from vocabkit.measure import start_token
-
-    start = start_token(model.folder)
-    old = verify.load_encoder(model.folder)
-    extended = with_words(model.tokenizer, [f" {word}" for word in words])
+def _lines(
+    model: Source, words: Sequence[str], texts: Sequence[Path]
+) -> list[tuple[int, list[int], list[int]]]:
+    """Return LINES lines of the part that is measured on, spread evenly: bytes, ids as old tokens, with new
+    ones.
+    """
+    encoders = verify.load_encoder(model.folder), with_words(model.tokenizer, [f" {word}" for word in words])
+    lines = (nfc(line.strip()) for line in read_texts(list(texts), lines_per_text=1))
     chosen = [line for line in dict.fromkeys(lines) if is_test(line)]
     chosen = chosen[:: max(1, len(chosen) // LINES)][:LINES]
     found = []
     for line in chosen:
-        ids = [encoder.encode(line, add_special_tokens=False).ids for encoder in (old, extended)]
-        if all(0 < len(some) < MAX_IDS for some in ids):
-            found.append(Line(len(line.encode("utf-8")), *([start, *some] for some in ids)))
+        old, new = (encoder.encode(line, add_special_tokens=False).ids for encoder in encoders)
+        if max(len(old), len(new)) < MAX_IDS:
+            found.append((len(line.encode("utf-8")), old, new))
     return found
 
 
