@@ -42,7 +42,7 @@ OPTIONS = (
 )
 NUM_WORDS = 200
 CONTEXTS_PER_WORD = 8  # to measure with; more of the same words make standard errors little smaller
-LINES = 150  # of text for the bits per byte
+LINES = 100  # of text for the bits per byte
 MAX_IDS = 256  # tokens of such a line
 
 
@@ -207,7 +207,7 @@ def _rows(
                 raise
             left_out[init] = str(error)
             continue
-        made[init] = _as_rows(model, stored)
+        made[init] = as_rows(model, stored)
     return made, left_out
 
 
@@ -220,7 +220,7 @@ def _dictionary(given: Path | None, words: Sequence[str]) -> dict[str, list[str]
     return known
 
 
-def _as_rows(model: Source, stored: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+def as_rows(model: Source, stored: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
     """Return (input, output) or (input, output, bias) float32 of what make_rows made."""
     embed = model.tensors.embed[0]
     rows = [as_float32(stored[embed.name], embed)]

@@ -20,8 +20,8 @@ from vocabkit.word_measures import answers, choice, divergence, first_share
 from vocabkit.word_model import WordModel
 
 AFTER = 16  # positions from the word on whose answers are compared: later ones hardly see it
-FILL_CONTEXTS = 100  # gaps, each of another word
-FILL_RIGHT = 6  # tokens after a gap that have a say: each costs a row of logits for every candidate
+FILL_CONTEXTS = 60  # gaps, each of another word
+FILL_RIGHT = 4  # tokens after a gap that have a say: each costs a row of logits for every candidate
 FILL_CANDIDATES = 50
 BLOCK = 12 << 20  # numbers in one (positions, rows) matrix of logits: larger ones leave the caches
 BATCH = 32  # sequences read at once
@@ -85,7 +85,7 @@ def measure_inits(
     """
     found: dict[str, dict[str, Estimate]] = {base: {}, **{name: {} for name in row_sets}}
     for part in (
-        _contexts(model, row_sets, gaps, base=base),
+        measure_contexts(model, row_sets, gaps, base=base),
         _fill(model, row_sets, gaps, base=base, seed=seed),
     ):
         for name, measures in part.items():
@@ -107,10 +107,11 @@ def _by_block(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
         yield items[at : at + size]
 
 
-def _contexts(
+@torch.inference_mode()
+def measure_contexts(
     model: WordModel, row_sets: Mapping[str, Rows], gaps: Sequence[Gap], *, base: str
 ) -> dict[str, dict[str, Estimate]]:
-    """The measures of input and output."""
+    """Return init → the measures of input and output, and those of the base beside itself."""
     values: dict[str, dict[str, list[float]]] = {name: {} for name in row_sets}
     words, n_old = [gap.word for gap in gaps], model.first_new
     bar = tqdm(total=len(gaps) * len(row_sets), desc="contexts", leave=False, disable=None)
