@@ -207,3 +207,16 @@ def test_in_words():
     assert "read most like before with zeros; new words are most nearly as likely" in said
     assert "with mean; held-out text costs least with zeros." in said
     assert json.dumps(inits_report.as_json(RESULTS, left_out={}, settings={}))
+
+
+@pytest.mark.parametrize(("family", "tied"), [("gemma2", True), ("llama", True)])
+def test_other_families_and_models_that_were_not_trimmed(folders, tmp_path, family, tied):
+    model = build.make_checkpoint(tmp_path / "model", family, tied=tied)
+    argv = ["-b", str(model), "-m", str(model), "-t", "compare_inits", "--inits", "zeros", "first_last"]
+    argv += ["--texts", str(folders / "texts.txt"), "--words", str(folders / "words.txt")]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert model_edit.main([*argv, "-o", str(tmp_path / "out.json")]) == 0
+    results = read_json(tmp_path / "out.json")["results"]
+    assert "tied embeddings" in printed.getvalue() and "untied" not in printed.getvalue()
+    assert 0 < results["first_last"]["input_kl"]["value"] < results["zeros"]["input_kl"]["value"]
