@@ -21,7 +21,10 @@ from pathlib import Path
 
 from vocabkit.errors import run_cli
 
-TASKS = ("trimm_vocab", "extend_vocab", "verify_edit", "view_embeddings", "compare_vocab", "export_gguf")
+TASKS = (
+    "trimm_vocab", "extend_vocab", "verify_edit", "view_embeddings", "compare_vocab", "compare_inits",
+    "export_gguf",
+)  # fmt: skip
 INITS = ("zeros", "random", "mean", "weighted", "first_last", "english", "neighbours", "distill")
 ALIASES = {"trim_vocab": "trimm_vocab"}
 
@@ -31,9 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument(
-        "-m", "--model", required=True, help="checkpoint folder, or a hub id (downloaded first)"
-    )
+    parser.add_argument("-m", "--model", required=True, help="checkpoint folder, or a hub id (downloaded)")
     parser.add_argument("-t", "--task", required=True, choices=[*TASKS, *ALIASES], help="what to do")
     parser.add_argument("-b", "--base", help="the checkpoint to compare with: the source of an edited folder")
     parser.add_argument(
@@ -44,9 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--pad_multiple", type=int, default=64,
         help="rows are a multiple of this (default: %(default)s, what GPU kernels and vLLM like)",
     )  # fmt: skip
-    parser.add_argument(
-        "--hardlink", action="store_true", help="link unchanged weight files instead of copying them"
-    )
+    parser.add_argument("--hardlink", action="store_true", help="link unchanged weight files, do not copy")
     add = parser.add_argument_group("trimm_vocab").add_argument
     add(
         "--keep", nargs="+", type=Path, default=[], metavar="DIR_OR_FILE",
@@ -72,18 +71,28 @@ def build_parser() -> argparse.ArgumentParser:
         "--contexts", nargs="+", default=[], metavar="CORPUS",
         help="for --init distill: texts with the words (default: sentences of the bundled list of words)",
     )  # fmt: skip
-    add("--contexts_per_word", type=int, metavar="K", help="how many are learned from (default: 25)")
+    add(
+        "--contexts_per_word", type=int, metavar="K",
+        help="how many are learned from (default: 25); compare_inits: measured at (default: 8)",
+    )  # fmt: skip
     add(
         "--dictionary", type=Path, metavar="FILE",
         help='for --init english: lines English TAB Vietnamese, or .jsonl rows with "word" and "en"',
     )  # fmt: skip
     add("--seed", type=int, default=0, help="for --init random and distill (default: %(default)s)")
-    add = parser.add_argument_group("verify_edit").add_argument
+    add = parser.add_argument_group("verify_edit, compare_inits").add_argument
     add(
         "--texts", nargs="+", type=Path, metavar="FILE",
         help="texts to check with: .txt, .jsonl, .tsv, folders; .gz .xz .bz2 (default: the bundled ones)",
     )  # fmt: skip
     add("--dtype", help="number type of the model runs (default: float32 below 1 B parameters)")
+    add(
+        "--inits",
+        nargs="+",
+        choices=INITS,
+        default=[],
+        help="ways to compare (default: all that can be made)",
+    )
     add = parser.add_argument_group("export_gguf").add_argument
     add("--outtype", choices=("bf16", "f16", "f32", "q8_0"), help="default: the checkpoint's own type")
     add = parser.add_argument_group("view_embeddings").add_argument

@@ -14,7 +14,7 @@ def run_task(args: argparse.Namespace, task: str, *, made_by: str) -> int:
     """Run one task; return the exit status. made_by: the command line, for the record."""
     from vocabkit.hub import local_folder
 
-    if task in ("verify_edit", "compare_vocab") and not args.base:
+    if task in ("verify_edit", "compare_vocab", "compare_inits") and not args.base:
         raise UserError(f"{task} compares two folders: give the other one with -b")
     if args.model.endswith(".gguf") or task == "export_gguf":
         from vocabkit.gguf_tasks import run_gguf_task
@@ -34,9 +34,14 @@ def run_task(args: argparse.Namespace, task: str, *, made_by: str) -> int:
 
         view_embeddings(model, base=base, tokens=args.tokens, plot=args.plot)
         return 0
+    assert base is not None
+    if task == "compare_inits":
+        from vocabkit.compare_inits import OPTIONS, compare_inits
+
+        compare_inits(base, model, **{name: getattr(args, name) for name in OPTIONS})
+        return 0
     from vocabkit.compare import compare_vocab
 
-    assert base is not None
     compare_vocab(base, model)
     return 0
 
