@@ -45,6 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--hardlink", action="store_true", help="link unchanged weight files instead of copying them"
     )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="print what would be kept or added, write nothing"
+    )
     add = parser.add_argument_group("trimm_vocab").add_argument
     add(
         "--keep", nargs="+", type=Path, default=[], metavar="DIR_OR_FILE",
@@ -52,7 +55,6 @@ def build_parser() -> argparse.ArgumentParser:
         "ids (default: the bundled list made for this tokenizer, else the text rules alone)",
     )  # fmt: skip
     add("--allow_all_bytes", action="store_true", help="let generate() spell removed scripts by bytes")
-    add("--dry_run", action="store_true", help="print what would be kept and saved, write nothing")
     add = parser.add_argument_group("extend_vocab").add_argument
     add(
         "--words", type=Path, metavar="FILE",
@@ -62,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--num_words", type=int, metavar="N",
         help="how many, from the first on (default: 1024, or all of a shorter file)",
     )  # fmt: skip
+    add("--syllables", type=int, default=0, metavar="M", help='first M of its rows with "syllable" too')
     add(
         "--init", choices=INITS, default="mean",
         help="how new rows are made (default: %(default)s of the rows of a word's old tokens)",
@@ -123,17 +126,18 @@ def _edit(args: argparse.Namespace, task: str, model: Path, base: Path | None) -
     if args.pad_multiple < 1:
         raise UserError(f"--pad_multiple is {args.pad_multiple}, expected 1 or more, such as 64")
     out = args.out or default_out(args.model, task=task)
-    shared = {"pad_multiple": args.pad_multiple, "hardlink": args.hardlink}
+    shared = {"pad_multiple": args.pad_multiple, "hardlink": args.hardlink, "dry_run": args.dry_run}
     shared["made_by"] = "model_edit.py " + " ".join(sys.argv[1:])
     if task == "trimm_vocab":
         from vocabkit.trim import trim_vocab
 
-        own = {"keep_paths": args.keep, "allow_all_bytes": args.allow_all_bytes, "dry_run": args.dry_run}
+        own = {"keep_paths": args.keep, "allow_all_bytes": args.allow_all_bytes}
         trim_vocab(model, out, **own, **shared)
     else:
         from vocabkit.extend import extend_vocab
 
-        own = {name: getattr(args, name) for name in ("words", "num_words", "init", "dictionary", "seed")}
+        names = ("words", "num_words", "syllables", "init", "dictionary", "seed")
+        own = {name: getattr(args, name) for name in names}
         extend_vocab(model, out, base=base, **own, **shared)
     return 0
 

@@ -1,13 +1,16 @@
-"""Extend a checkpoint's vocabulary: Vietnamese words become tokens, and their rows are made from old rows.
+"""Extend a checkpoint's vocabulary: Vietnamese words and syllables become tokens, with rows made from old
+rows.
 
 Reads a Hugging Face folder (trimmed or not), a file of words and, where given, the untrimmed checkpoint; has
 a new folder written (vocabkit/edit.py). The source is never changed: every old row keeps its bytes, and text
-without a new word is cut as before.
+without a new word or a new merge is cut as before. New ids follow the last old one: first the syllables,
+tokens that BPE makes itself, then the words, added tokens (tokenizer_json.py says why in this order).
 """
 
 import contextlib
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,9 @@ from vocabkit import new_rows, verify
 from vocabkit.edit import DATA, Decision, Source, open_source, provenance, without_gc, write_edit
 from vocabkit.errors import UserError
 from vocabkit.files import check_new, read_json_object, sha256_file
+from vocabkit.new_syllables import check_pieces, check_syllables, make_merges, read_syllables, stored_text
 from vocabkit.new_words import check_extended, make_tokens, read_words
-from vocabkit.plan import Plan, extend_plan
+from vocabkit.plan import NewToken, Plan, extend_plan
 from vocabkit.spm import piece_tokens, select_pieces
 from vocabkit.tokenizer_json import UNIGRAM
 from vocabkit.torch_bin import with_bytes
@@ -35,20 +39,25 @@ def extend_vocab(
     base: Path | None = None,
     words: Path | None = None,
     num_words: int | None = None,
+    syllables: int = 0,
     init: str = "mean",
     dictionary: Path | None = None,
     seed: int = 0,
     pad_multiple: int = 64,
     hardlink: bool = False,
+    dry_run: bool = False,
     made_by: str = "vocabkit",
 ) -> None:
-    """Extend MODEL with the first num_words of a file (1,024, or all of a shorter file) into OUT.
+    """Extend MODEL with the first num_words of a file (1,024, or all of a shorter file) and its first
+    syllables into OUT; with dry_run print what would be added and write nothing.
 
     base: the checkpoint that MODEL was trimmed out of, whose rows an init may use where MODEL has lost them.
     Raises UserError for whatever the user can mend; OUT then does not exist, and the source is as it was.
     """
-    check_new(out)
-    listed, file = _words(words, num_words)
+    if not dry_run:
+        check_new(out)
+    listed, file = _words(words, num_words, syllables)
+    merges = read_syllables(file, count=syllables)
     known = None
     if init == "english":
         known = new_rows.read_dictionary(_dictionary(dictionary))
@@ -58,19 +67,27 @@ def extend_vocab(
         source = open_source(model)
         encoder = verify.load_encoder(model)
         tokens = make_tokens(listed, source.tokenizer, encoder)
+        new_merges = make_merges(merges, source.tokenizer, encoder, file=file)
         plan = extend_plan(
-            source.tokenizer, tokens, suppressed=_suppressed(source), pad_multiple=pad_multiple
+            source.tokenizer,
+            tokens,
+            suppressed=_suppressed(source),
+            new_merges=new_merges,
+            pad_multiple=pad_multiple,
         )
         _check_tokenizer(source, plan, encoder)
         untrimmed = open_source(base) if base is not None else None
         if untrimmed is not None:
             new_rows.check_base(source, untrimmed)
         _print_plan(source, plan, file, init)
+        if dry_run:
+            return
         old = encoder.encode_batch([token.content for token in tokens], add_special_tokens=False)
         own = {
             "words": [word.replace(" ", "▁") for word in listed],
+            **({"syllables": [list(merge) for merge in plan.merges]} if plan.merges else {}),
             "words_file": {"name": file.name, "sha256": sha256_file(file)},
-            "replaces": [found.ids for found in old],
+            "replaces": [*(list(m.replaces) for m in plan.new_merges), *(found.ids for found in old)],
         }
         decide = functools.partial(
             _decide,
@@ -86,14 +103,16 @@ def extend_vocab(
         write_edit(source, out, decide, hardlink=hardlink)
 
 
-def _words(words: Path | None, num_words: int | None) -> tuple[list[str], Path]:
-    if num_words is not None and num_words < 1:
+def _words(words: Path | None, num_words: int | None, syllables: int) -> tuple[list[str], Path]:
+    if syllables < 0:
+        raise UserError(f"--syllables is {syllables}, expected 0 or more")
+    if num_words is not None and num_words < (0 if syllables else 1):
         raise UserError(f"--num_words is {num_words}, expected 1 or more, such as {NUM_WORDS}")
     file = words or WORDS
     if words is None and not file.is_file():
         raise UserError(f"{file} is missing; give a file of words with --words FILE (.jsonl or .txt)")
     listed = read_words(file, count=num_words)
-    return (listed if num_words else listed[:NUM_WORDS]), file
+    return (listed if num_words is not None else listed[:NUM_WORDS]), file
 
 
 def _dictionary(given: Path | None) -> Path:
@@ -112,14 +131,8 @@ def _suppressed(source: Source) -> dict[str, list[int]]:
 
 
 def _check_tokenizer(source: Source, plan: Plan, encoder: Any) -> None:
-    """Raise UserError if words cannot be tokens of this tokenizer without changing a text."""
-    import tokenizers
-
-    data = source.tokenizer.trimmed(plan.new_to_old, [token.entry() for token in plan.new_tokens])
-    after = tokenizers.Tokenizer.from_str(json.dumps(data))
-    after.no_truncation()
-    after.no_padding()
-    spm_model = None
+    """Raise UserError if these cannot be tokens of this tokenizer without changing a text."""
+    positions: list[int] = []
     for name, model in source.spm_models.items():
         path = source.folder / name
         positions = piece_tokens(model, path=path, vocab=source.tokenizer.piece_ids)
@@ -129,8 +142,28 @@ def _check_tokenizer(source: Source, plan: Plan, encoder: Any) -> None:
                 "tokens: a new token would have two ids, so this tokenizer cannot be extended; remove "
                 f"{name} if nothing uses it"
             )
-        pieces = [token.content.replace(" ", "▁") for token in plan.new_tokens]
-        spm_model = select_pieces(model, list(range(len(positions))), pieces)
+        check_pieces(plan.new_merges, model, path=path)
+    merged = [merge.token for merge in plan.new_merges]
+
+    def extended(tokens: Sequence[NewToken]) -> tuple[Any, bytes | None]:
+        """Return the tokenizer with the new merges and these tokens, and tokenizer.model."""
+        import tokenizers
+
+        data = source.tokenizer.trimmed(plan.new_to_old, [token.entry() for token in tokens], plan.merges)
+        made = tokenizers.Tokenizer.from_str(json.dumps(data))
+        made.no_truncation()
+        made.no_padding()
+        pieces = [token.content.replace(" ", "▁") for token in tokens]
+        files = [
+            select_pieces(model, list(range(len(positions))), pieces, merged=merged)
+            for model in source.spm_models.values()
+        ]
+        return made, (files[-1] if files else None)
+
+    if plan.new_merges:
+        after, spm_model = extended([])
+        check_syllables(plan.new_merges, source.tokenizer, before=encoder, after=after, spm_model=spm_model)
+    after, spm_model = extended(plan.new_tokens)
     check_extended(
         plan.new_tokens, path=source.tokenizer.path, before=encoder, after=after, spm_model=spm_model
     )
@@ -150,9 +183,16 @@ def _decide(
 ) -> Decision:
     """Return what to write, the new rows with it."""
     contents = [token.content for token in plan.new_tokens]
+    tokens = source.tokenizer.tokens
+    merged = {
+        stored_text(merge.token, source.tokenizer): [tokens[old] for old in merge.replaces]
+        for merge in plan.new_merges
+    }
     with with_bytes(base.checkpoint, scratch) if base else contextlib.nullcontext() as opened:
         origin = new_rows.Origin(source, base.with_checkpoint(opened) if base and opened else None)
-        rows, facts = new_rows.make_rows(origin, contents, init=init, seed=seed, dictionary=known)
+        rows, facts = new_rows.make_rows(
+            origin, contents, init=init, seed=seed, dictionary=known, merged=merged
+        )
     if facts.get("without_equivalent"):
         with tqdm.external_write_mode():  # not into the line of a progress bar
             print(f"{facts['without_equivalent']:,} words have no English equivalent: mean instead")
@@ -166,10 +206,16 @@ def _print_plan(source: Source, plan: Plan, file: Path, init: str) -> None:
     tensors = (*source.tensors.embed, *source.tensors.head)
     before = source.checkpoint.size
     after = before + (plan.vocab_size - source.tensors.rows) * sum(tensor.row_bytes for tensor in tensors)
-    first = ", ".join(repr(token.content) for token in plan.new_tokens[:3])
+    shown = [stored_text(merge.token, source.tokenizer) for merge in plan.new_merges[:3]]
+    kinds = (
+        ("words", len(plan.new_tokens), [token.content for token in plan.new_tokens[:3]]),
+        ("syllables", len(plan.new_merges), shown),
+    )
     tied = "tied" if source.tensors.tied else "untied"
     print(f"{source.folder}: {source.tokenizer.family}, {tied} embeddings")
-    print(f"words     {len(plan.new_tokens):>13,} of {file}: {first} …; their rows: {init}")
+    for kind, count, first in kinds:
+        if count:
+            print(f"{kind:9} {count:>13,} of {file}: {', '.join(map(repr, first))} …; their rows: {init}")
     print(f"tokens    {len(source.tokenizer.tokens):>13,} → {plan.n_tokens:>13,}")
     print(f"rows      {source.tensors.rows:>13,} → {plan.vocab_size:>13,}")
     print(f"bytes     {before:>13,} → {after:>13,}")

@@ -6,7 +6,7 @@ Writes nothing. Memory: a block of rows and the rows that are named, but for `ne
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,14 +141,17 @@ def make_rows(
     init: str,
     seed: int = 0,
     dictionary: dict[str, list[str]] | None = None,
+    merged: Mapping[str, list[str]] | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return tensor → (words, row_bytes) uint8 in its own type, and what is to be recorded of how it was
     made.
 
-    contents: " thời gian", the new tokens' texts. A bias of the head gets the mean of the old tokens'
+    contents: " thời gian", the new words' texts. merged: text → old tokens of new syllables, whose rows come
+    first. A bias of the head gets the mean of the old tokens'
     entries, whatever the init; zeros gets 0. Computed in float32.
     """
-    pieces = origin.pieces(contents)
+    pieces = [*(merged or {}).values(), *origin.pieces(contents)]
+    contents = [*(merged or {}), *contents]
     equivalents: list[list[list[str]]] = []
     near: list[list[str]] = []
     facts: dict[str, Any] = {"name": init}
@@ -161,7 +164,7 @@ def make_rows(
         facts["without_equivalent"] = sum(not words for words in listed)
         facts["english"] = listed
     if init == "neighbours":
-        near = _neighbours(origin.model, contents)
+        near = _neighbours(origin.model, contents, merged or {})
         facts["neighbours"] = near
     named = [*pieces, *near, *(words for several in equivalents for words in several)]
     tokens = list(dict.fromkeys(token for words in named for token in words))
@@ -197,8 +200,8 @@ def stats_of(tensor: Tensor, ids: Sequence[int]) -> embed_init.RowStats:
     return embed_init.row_stats(as_float32(block, tensor) for block in read_rows(tensor, ids))
 
 
-def _neighbours(model: Source, contents: Sequence[str]) -> list[list[str]]:
-    """Return for each word the old one-token words whose last hidden states are nearest to its own."""
+def _neighbours(model: Source, contents: Sequence[str], merged: Mapping[str, list[str]]) -> list[list[str]]:
+    """Return for each new token the old one-token words whose last hidden states are nearest to its own."""
     from vocabkit.measure import last_hidden_states
 
     encoder = verify.load_encoder(model.folder)
@@ -206,7 +209,9 @@ def _neighbours(model: Source, contents: Sequence[str]) -> list[list[str]]:
     if not anchors:
         raise UserError(f"{model.tokenizer.path} has no token that is a whole word; choose another --init")
     ids = _ids(model.tokenizer, anchors)
-    own = [found.ids for found in encoder.encode_batch(list(contents), add_special_tokens=False)]
+    words = encoder.encode_batch(list(contents[len(merged) :]), add_special_tokens=False)
+    own = [[model.tokenizer.vocab[token] for token in tokens] for tokens in merged.values()]
+    own += [found.ids for found in words]
     hidden = last_hidden_states(model.folder, [*own, *([ids[token]] for token in anchors)])
     chosen = embed_init.nearest(hidden[: len(own)], hidden[len(own) :])
     return [[anchors[at] for at in row] for row in chosen]
