@@ -36,7 +36,7 @@ ALLOWED = {
         ("edit", "trim", "extend", "new_rows", "ladder", "count_corpus", "counts_file", "datatrove_engine"),
         NUMPY | {"tqdm"},
     ),
-    **dict.fromkeys(("words", "choose_words", "word_curve"), NUMPY | {"tqdm"}),
+    **dict.fromkeys(("words", "choose_words", "choose_tokens", "syllables", "word_curve"), NUMPY | {"tqdm"}),
 }
 MAY_IMPORT_TORCH = {"model", "train", "measure"}
 MAY_IMPORT_TORCH_INSIDE_FUNCTIONS = MAY_IMPORT_TORCH | {"torch_bin"}

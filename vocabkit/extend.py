@@ -22,9 +22,9 @@ from vocabkit.errors import UserError
 from vocabkit.files import check_new, read_json_object, sha256_file
 from vocabkit.new_syllables import check_pieces, check_syllables, make_merges, read_syllables, stored_text
 from vocabkit.new_words import check_extended, make_tokens, read_words
-from vocabkit.plan import NewToken, Plan, extend_plan
+from vocabkit.plan import NewMerge, NewToken, Plan, extend_plan
 from vocabkit.spm import piece_tokens, select_pieces
-from vocabkit.tokenizer_json import UNIGRAM
+from vocabkit.tokenizer_json import UNIGRAM, TokenizerJson
 from vocabkit.torch_bin import with_bytes
 
 WORDS = DATA / "vi_words_chosen.jsonl"
@@ -61,13 +61,14 @@ def extend_vocab(
     known = None
     if init == "english":
         known = new_rows.read_dictionary(_dictionary(dictionary))
-        if not any(word.lower() in known for word in listed):
+        if listed and not any(word.lower() in known for word in listed):
             raise UserError(f"{_dictionary(dictionary)} knows none of the words of {file}; give another one")
     with without_gc():
         source = open_source(model)
         encoder = verify.load_encoder(model)
         tokens = make_tokens(listed, source.tokenizer, encoder)
         new_merges = make_merges(merges, source.tokenizer, encoder, file=file)
+        _refuse_both(tokens, new_merges, source.tokenizer, file=file)
         plan = extend_plan(
             source.tokenizer,
             tokens,
@@ -85,7 +86,7 @@ def extend_vocab(
         old = encoder.encode_batch([token.content for token in tokens], add_special_tokens=False)
         own = {
             "words": [word.replace(" ", "▁") for word in listed],
-            **({"syllables": [list(merge) for merge in plan.merges]} if plan.merges else {}),
+            **({"syllables": _syllables(source, plan)} if plan.merges else {}),
             "words_file": {"name": file.name, "sha256": sha256_file(file)},
             "replaces": [*(list(m.replaces) for m in plan.new_merges), *(found.ids for found in old)],
         }
@@ -113,6 +114,23 @@ def _words(words: Path | None, num_words: int | None, syllables: int) -> tuple[l
         raise UserError(f"{file} is missing; give a file of words with --words FILE (.jsonl or .txt)")
     listed = read_words(file, count=num_words)
     return (listed if num_words is not None else listed[:NUM_WORDS]), file
+
+
+def _refuse_both(
+    tokens: Sequence[NewToken], merges: Sequence[NewMerge], tokenizer: TokenizerJson, *, file: Path
+) -> None:
+    """Raise UserError for a word that is a syllable of the list as well: one text would have two tokens."""
+    both = {stored_text(merge.token, tokenizer) for merge in merges} & {token.content for token in tokens}
+    if both:
+        raise UserError(f"{file} has {min(both)!r} as a word and as a syllable; remove one of the two")
+
+
+def _syllables(source: Source, plan: Plan) -> list[dict[str, Any]]:
+    """Return the new syllables as the file of words has them."""
+    return [
+        {"syllable": stored_text(merge.token, source.tokenizer), "merge": [merge.left, merge.right]}
+        for merge in plan.new_merges
+    ]
 
 
 def _dictionary(given: Path | None) -> Path:
@@ -184,7 +202,7 @@ def _decide(
     """Return what to write, the new rows with it."""
     contents = [token.content for token in plan.new_tokens]
     tokens = source.tokenizer.tokens
-    merged = {
+    merged = {  # not by encoding their text: a token may be a part of a character
         stored_text(merge.token, source.tokenizer): [tokens[old] for old in merge.replaces]
         for merge in plan.new_merges
     }
@@ -215,7 +233,7 @@ def _print_plan(source: Source, plan: Plan, file: Path, init: str) -> None:
     print(f"{source.folder}: {source.tokenizer.family}, {tied} embeddings")
     for kind, count, first in kinds:
         if count:
-            print(f"{kind:9} {count:>13,} of {file}: {', '.join(map(repr, first))} …; their rows: {init}")
+            print(f"{kind:10}{count:>13,} of {file}: {', '.join(map(repr, first))} …; their rows: {init}")
     print(f"tokens    {len(source.tokenizer.tokens):>13,} → {plan.n_tokens:>13,}")
     print(f"rows      {source.tensors.rows:>13,} → {plan.vocab_size:>13,}")
     print(f"bytes     {before:>13,} → {after:>13,}")

@@ -158,7 +158,7 @@ def make_rows(
     if init == "random":
         facts["seed"] = seed
     if init == "english":
-        listed = [(dictionary or {}).get(content[1:].lower(), []) for content in contents]
+        listed = [(dictionary or {}).get(content.strip().lower(), []) for content in contents]
         cut = iter(origin.pieces([f" {word}" for words in listed for word in words]))
         equivalents = [[next(cut) for _ in words] for words in listed]
         facts["without_equivalent"] = sum(not words for words in listed)

@@ -22,7 +22,6 @@ from vocabkit.checkpoint import (
 from vocabkit.config_ids import collect_ids
 from vocabkit.errors import UserError
 from vocabkit.files import read_json, read_json_object, read_versioned, sha256_file
-from vocabkit.keep import text_for_people
 from vocabkit.new_syllables import unfold
 from vocabkit.text import nfc
 from vocabkit.tokenizer_files import read_spm_models, settings_files
@@ -107,8 +106,7 @@ class Edited:
                 f"{self.out / EDIT_FILE} names {len(words)} words and {len(syllables)} syllables, but "
                 f"{len(ids)} tokens are new; extend the base again"
             )
-        texts = [text_for_people(self.tokenizer.token_bytes[at]) for at in ids[: len(syllables)]]
-        texts += [" " + word.replace("▁", " ") for word in words]
+        texts = [row["syllable"] for row in syllables] + [" " + word.replace("▁", " ") for word in words]
         return dict(zip(ids, texts, strict=True))
 
     @functools.cached_property
@@ -306,8 +304,8 @@ def _new_tokens(edited: Edited) -> Iterator[str]:
     """Yield which new tokens are not those of vocab_edit.json, or not made of the words' text in any form or
     of the syllables' old tokens.
     """
-    for new, (left, right) in zip(edited.merged, edited.edit.get("syllables", []), strict=True):
-        token = left + right
+    for new, row in zip(edited.merged, edited.edit.get("syllables", []), strict=True):
+        token = "".join(row["merge"])
         ids, replaced = (
             [piece.id for piece in encoder.model.tokenize(token)]
             for encoder in (edited.encoder, edited.base_encoder)
