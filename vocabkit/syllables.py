@@ -24,7 +24,7 @@ from vocabkit.corpus import Source
 from vocabkit.count_corpus import Progress, count_blocks, describe_run, processes
 from vocabkit.cuts import QWEN2, find_cuts
 from vocabkit.text import is_vietnamese_syllable
-from vocabkit.tokenizer_json import TokenizerJson
+from vocabkit.tokenizer_json import BYTE_LEVEL_BPE, TokenizerJson
 from vocabkit.words import encoded, held_out
 
 MAX_WORDS = 4_000_000  # different ones that all workers together hold: some 100 bytes each
@@ -129,6 +129,8 @@ class Splits:
         self._next = max(self.names) + 1
         self.bytes = dict(tokenizer.token_bytes)
         self._known = set(self.names.values())
+        # SentencePiece spells with bytes what it could not merge, after all merging.
+        self._single = tokenizer.byte_ids() if tokenizer.family != BYTE_LEVEL_BPE else set()
         self.numbers: dict[str, int] = {}
         self.tokens: list[list[int]] = []
         self.counts: list[int] = []
@@ -170,6 +172,8 @@ class Splits:
 
     def _may_merge(self, pair: Pair) -> bool:
         """Whether two tokens of a syllable may be one: no punctuation before it, and no token already."""
+        if not self._single.isdisjoint(pair):
+            return False
         first = self.bytes[pair[0]][:1]
         name = self.names[pair[0]] + self.names[pair[1]]
         return (first == b" " or not first.isascii() or first.isalpha()) and name not in self._known

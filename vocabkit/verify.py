@@ -304,7 +304,11 @@ def _new_tokens(edited: Edited) -> Iterator[str]:
     """Yield which new tokens are not those of vocab_edit.json, or not made of the words' text in any form or
     of the syllables' old tokens.
     """
-    for new, row in zip(edited.merged, edited.edit.get("syllables", []), strict=True):
+    rows = edited.edit.get("syllables", [])
+    last = edited.tokenizer.merges[len(edited.tokenizer.merges) - len(rows) :]
+    if last != [tuple(row["merge"]) for row in rows]:
+        yield f"the last {len(rows)} merges are not those of {EDIT_FILE}"
+    for new, row in zip(edited.merged, rows, strict=True):
         token = "".join(row["merge"])
         ids, replaced = (
             [piece.id for piece in encoder.model.tokenize(token)]
