@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Find the Vietnamese words that cost many tokens, and choose those worth a token of their own.
+"""Find the Vietnamese words and syllables that cost many tokens, and choose those worth a token of their own.
 
     python3 build_vi_words.py -m ../Qwen2.5-1.5B-Instruct CORPUS... -o data/my_words_impact.jsonl.xz
-    python3 build_vi_words.py -m ../Qwen2.5-1.5B-Instruct CORPUS... --choose 1024 -o data/my_words.jsonl
-    python3 build_vi_words.py -m ../Qwen2.5-1.5B-Instruct CORPUS... --choose 2048 --phrases --plot words.png
+    python3 build_vi_words.py -m ../Qwen2.5-1.5B-Instruct CORPUS... --choose 1024 --syllables 512 -o my.jsonl
+    python3 build_vi_words.py -m ../Qwen2.5-1.5B-Instruct CORPUS... --choose 2048 --syllables auto -o a.jsonl
 
 The first lists every compound word that pyvi finds in Vietnamese texts, the one whose tokens cost most first.
 --choose picks, one after another, the word that saves most tokens beside those already picked; no two of them
 overlap, at most 1 % of what each is found in is another word, and a table says what the list saves on one
-line in ten of the corpus, on which it was not chosen. CORPUS: as for build_vocab.py, all but standard input
-for --choose. A run that was interrupted goes on where it stopped when the same command is given again.
+line in ten of the corpus, on which it was not chosen. --syllables picks among them syllables, each one more
+merge of BPE. CORPUS: as for build_vocab.py, all but standard input for --choose. A run that was interrupted
+goes on where it stopped when the same command is given again.
 """
 
 import argparse

@@ -12,7 +12,7 @@ import build
 import numpy as np
 import pytest
 import sentencepiece
-from conftest import SENTENCES, Folder, draw_text, open_folder
+from conftest import ROOT, SENTENCES, Folder, draw_text, open_folder, trim_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_extend import WORDS, load, stored
@@ -27,6 +27,7 @@ from vocabkit.extend import extend_vocab
 from vocabkit.files import read_json, write_json
 from vocabkit.ladder import verify_edit
 from vocabkit.new_syllables import check_pieces, check_syllables, make_merges, read_syllables, unfold
+from vocabkit.new_words import make_tokens, read_words
 from vocabkit.plan import NewMerge, extend_plan
 from vocabkit.syllables import SplitCounter, Splits
 from vocabkit.tokenizer_json import read_tokenizer_json
@@ -172,6 +173,31 @@ def test_real_tokenizers(name, real, documents):
         check_pieces(merges, file, path=Path("tokenizer.model"))
     assert check_continuing(folder, merges, after, texts, None) > 5
     check_syllables(merges, folder.tokenizer, before=folder.encoder, after=after, spm_model=model)
+
+
+@pytest.mark.assets
+def test_qwen_keeps_the_ids_of_its_added_tokens(real, tmp_path):
+    """151,643 tokens, 22 added ones, then 512 syllables and 1,024 words, in transformers too."""
+    folder, bundled = real("qwen2.5-instruct"), ROOT / "data" / "vi_words_chosen.jsonl"
+    merges = make_merges(read_syllables(bundled, count=512), folder.tokenizer, folder.encoder, file=bundled)
+    words = make_tokens(read_words(bundled, count=1024), folder.tokenizer, folder.encoder)
+    plan = extend_plan(folder.tokenizer, words, suppressed={}, new_merges=merges)
+    trim_files(folder, tmp_path / "out", plan)
+    old, new = (AutoTokenizer.from_pretrained(path) for path in (folder.path, tmp_path / "out"))
+    assert len(new) == 151_665 + 512 + 1024
+    for token, at in folder.tokenizer.added.items():
+        assert new.convert_tokens_to_ids(token) == at >= 151_643
+    for at, merge in enumerate(merges):
+        assert new.convert_tokens_to_ids(merge.token) == 151_665 + at
+    for at, word in enumerate(words):
+        assert new(word.content).input_ids == [151_665 + 512 + at]
+    chat = [{"role": "user", "content": "Tôi nói theo cách quan trọng nhất, trong thời gian này."}]
+    text = new.apply_chat_template(chat, tokenize=False)
+    assert text == old.apply_chat_template(chat, tokenize=False)
+    ids = new(text).input_ids
+    assert new.decode(ids) == text and set(range(151_665, 151_667)) <= set(ids)
+    frame = [token_id for token_id in old(text).input_ids if token_id >= 151_643]
+    assert [token_id for token_id in ids if 151_643 <= token_id < 151_665] == frame
 
 
 def test_added_tokens_would_move_if_vocab_lacked_them(tiny):

@@ -26,8 +26,8 @@ product that is no old token. Then **the new encoding of every word is the old o
 undo the new tokens and it is the old encoding. In particular a word in whose old encoding no pair of a new
 merge stands encodes as before.
 Proof. As long as an old merge is possible it has the lower rank, so the procedure does what the old one did,
-until none is: the parts are then the old encoding. A new merge puts a token there that is no part of any old
-merge, and takes none of the pairs away that had no old merge before; so no old merge becomes possible again.
+until none is: the parts are then the old encoding. A new merge leaves the other pairs as they are, and a pair
+with its product has no old merge, since that is no old token; so no old merge becomes possible again.
 Where a word is itself a token (`ignore_merges`) it is not taken apart. Old tokens: as before. A new one: the
 merges make it out of its own string as well, if its derivation ends in it, which is checked for each.
 SentencePiece's order (a score for each piece, any two parts that spell it) has one more merge to think of: a

@@ -3,9 +3,9 @@
 Reads a corpus and a tokenizer; returns the rows of data/vi_words_chosen.jsonl, in the order picked, of two
 kinds:
 
-    {"word": "thời▁gian", "impact": 1318, "qwen_tokens": [" thời", " g", "ian"], "freq": 659,
-    "qwen_tokens_count": 3, "saved": 1090}
-    {"syllable": " gian", "merge": ["Ġg", "ian"], "qwen_tokens": [" g", "ian"], "freq": 900, "saved": 241}
+    {"word": "thời▁gian", "impact": 1216, "qwen_tokens": [" thời", " g", "ian"], "freq": 608,
+    "qwen_tokens_count": 3, "saved": 1248}
+    {"syllable": " gian", "merge": ["Ġg", "ian"], "qwen_tokens": [" g", "ian"], "freq": 893, "saved": 269}
 
 A word (words.py, choose_words.py) is looked for in the text before anything else; a syllable is made by one
 more merge (syllables.py) in what is left. merge: the two tokens as the vocabulary stores them, old ones or
