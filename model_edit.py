@@ -45,7 +45,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--pad_multiple", type=int, default=64,
         help="rows are a multiple of this (default: %(default)s, what GPU kernels and vLLM like)",
     )  # fmt: skip
-    parser.add_argument("--hardlink", action="store_true", help="link unchanged weight files, do not copy")
+    parser.add_argument(
+        "--hardlink", action="store_true", help="link unchanged weight files instead of copying them"
+    )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="print what would be kept or added, write nothing"
+    )
     add = parser.add_argument_group("trimm_vocab").add_argument
     add(
         "--keep", nargs="+", type=Path, default=[], metavar="DIR_OR_FILE",
@@ -53,7 +58,6 @@ def build_parser() -> argparse.ArgumentParser:
         "ids (default: the bundled list made for this tokenizer, else the text rules alone)",
     )  # fmt: skip
     add("--allow_all_bytes", action="store_true", help="let generate() spell removed scripts by bytes")
-    add("--dry_run", action="store_true", help="print what would be kept and saved, write nothing")
     add = parser.add_argument_group("extend_vocab").add_argument
     add(
         "--words", type=Path, metavar="FILE",
@@ -63,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--num_words", type=int, metavar="N",
         help="how many, from the first on (default: 1024, or all of a shorter file)",
     )  # fmt: skip
+    add("--syllables", type=int, default=0, metavar="M", help='first M of its rows with "syllable" too')
     add(
         "--init", choices=INITS,
         help="how new rows are made (default: distill where there are texts to read, else weighted)",

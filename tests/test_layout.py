@@ -46,7 +46,10 @@ ALLOWED = {
         ),
         NUMPY | {"tqdm"},
     ),
-    **dict.fromkeys(("words", "choose_words", "word_curve", "compare_inits"), NUMPY | {"tqdm"}),
+    **dict.fromkeys(
+        ("words", "choose_words", "choose_tokens", "syllables", "word_curve", "compare_inits"),
+        NUMPY | {"tqdm"},
+    ),
     **dict.fromkeys(("estimates", "inits_report"), NUMPY),
     **dict.fromkeys(("only_scripts", "llama_backend", "chat_models"), NUMPY | {"tqdm"}),
     **dict.fromkeys(("gguf_export", "gguf_trim"), NUMPY | {"tqdm"}),

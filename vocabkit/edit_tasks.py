@@ -53,15 +53,16 @@ def _edit(args: argparse.Namespace, task: str, model: Path, base: Path | None, *
         raise UserError(f"--pad_multiple is {args.pad_multiple}, expected 1 or more, such as 64")
     out = args.out or default_out(args.model, task=task)
     shared = {"pad_multiple": args.pad_multiple, "hardlink": args.hardlink, "made_by": made_by}
+    shared["dry_run"] = args.dry_run
     if task == "trimm_vocab":
         from vocabkit.trim import trim_vocab
 
-        own = {"keep_paths": args.keep, "allow_all_bytes": args.allow_all_bytes, "dry_run": args.dry_run}
+        own = {"keep_paths": args.keep, "allow_all_bytes": args.allow_all_bytes}
         trim_vocab(model, out, **own, **shared)
     else:
         from vocabkit.extend import extend_vocab
 
-        names = ("words", "num_words", "init", "contexts", "contexts_per_word", "dictionary", "seed")
+        names = "words num_words syllables init contexts contexts_per_word dictionary seed".split()
         own = {name: getattr(args, name) for name in names}
         extend_vocab(model, out, base=base, **own, **shared)
     return 0
