@@ -20,7 +20,7 @@ from pathlib import Path
 from vocabkit.errors import UserError, run_cli
 
 TASKS = ("trimm_vocab", "extend_vocab", "verify_edit", "view_embeddings", "compare_vocab", "compare_inits")
-INITS = ("zeros", "random", "mean", "weighted", "first_last", "english", "neighbours")
+INITS = ("zeros", "random", "mean", "weighted", "first_last", "english", "neighbours", "distill")
 ALIASES = {"trim_vocab": "trimm_vocab"}
 
 
@@ -58,15 +58,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--num_words", type=int, metavar="N",
         help="how many, from the first on (default: 1024, or all of a shorter file)",
     )  # fmt: skip
+    add("--init", choices=INITS, help="how rows are made (default: distill where texts are, else weighted)")
     add(
-        "--init", choices=INITS, default="mean",
-        help="how new rows are made (default: %(default)s of the rows of a word's old tokens)",
+        "--contexts", nargs="+", default=[], metavar="CORPUS",
+        help="for --init distill: texts with the words (default: sentences of the bundled list of words)",
     )  # fmt: skip
+    add("--contexts_per_word", type=int, metavar="K", help="learned from (default: 25); measured at (8)")
     add(
         "--dictionary", type=Path, metavar="FILE",
         help='for --init english: lines English TAB Vietnamese, or .jsonl rows with "word" and "en"',
     )  # fmt: skip
-    add("--seed", type=int, default=0, help="for --init random (default: %(default)s)")
+    add("--seed", type=int, default=0, help="for --init random and distill (default: %(default)s)")
     add = parser.add_argument_group("verify_edit, compare_inits").add_argument
     add(
         "--texts", nargs="+", type=Path, metavar="FILE",
@@ -80,7 +82,6 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         help="ways to compare (default: all that can be made)",
     )
-    add("--contexts_per_word", type=int, metavar="N", help="places to measure a new word at (default: 8)")
     add = parser.add_argument_group("view_embeddings").add_argument
     add(
         "--tokens", nargs="+", default=[], metavar="TEXT",
@@ -139,7 +140,8 @@ def _edit(args: argparse.Namespace, task: str, model: Path, base: Path | None) -
     else:
         from vocabkit.extend import extend_vocab
 
-        own = {name: getattr(args, name) for name in ("words", "num_words", "init", "dictionary", "seed")}
+        names = ("words", "num_words", "init", "contexts", "contexts_per_word", "dictionary", "seed")
+        own = {name: getattr(args, name) for name in names}
         extend_vocab(model, out, base=base, **own, **shared)
     return 0
 

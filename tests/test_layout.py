@@ -33,14 +33,25 @@ ALLOWED = {
     ),
     **dict.fromkeys(("counts", "embed_init", "segment", "verify_rows"), NUMPY),
     **dict.fromkeys(
-        ("edit", "trim", "extend", "new_rows", "ladder", "count_corpus", "counts_file", "datatrove_engine"),
+        (
+            "edit",
+            "trim",
+            "extend",
+            "new_rows",
+            "distill_rows",
+            "ladder",
+            "count_corpus",
+            "counts_file",
+            "datatrove_engine",
+        ),
         NUMPY | {"tqdm"},
     ),
     **dict.fromkeys(("words", "choose_words", "word_curve", "compare_inits"), NUMPY | {"tqdm"}),
     **dict.fromkeys(("estimates", "inits_report"), NUMPY),
+    "contexts": {"tqdm"},
 }
 MAY_IMPORT_TORCH = {"model", "train", "measure", "word_measures", "measure_inits"}
-MAY_IMPORT_TORCH |= {"word_model"}  # new rows that have gradients
+MAY_IMPORT_TORCH |= {"word_model", "distill"}  # rows with gradients
 MAY_IMPORT_TORCH_INSIDE_FUNCTIONS = MAY_IMPORT_TORCH | {"torch_bin"}
 ALONE = {"errors", "text", "bpe", "unigram"}  # these need no other module of ours either, but errors
 

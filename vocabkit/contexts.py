@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tqdm import tqdm
+
 from vocabkit.corpus import Source, parse_block, print_note, read_blocks
 from vocabkit.corpus_records import JSONL
 from vocabkit.corpus_streams import Notes
@@ -75,19 +77,23 @@ def find_contexts(
     seed: int = 0,
     text_field: str | None = None,
     block_bytes: int | None = None,
+    ids: Sequence[int] | None = None,
     notes: Notes = print_note,
 ) -> list[Context]:
     """Return up to per_word contexts of each word, those of a word together, in the order they were read.
 
-    contents: texts of the new tokens (" thời gian"), each one token of new_encoder. tokens: about how many a
+    contents: texts of the new tokens (" thời gian"); ids: their ids in new_encoder, which must be given where
+    a content alone is not read as its token (None: it is). tokens: about how many a
     snippet has, all that the line gives if it is shorter; the word stands anywhere between one fifth and
     three fifths of it, as seed, line and word decide. Both encodings of a snippet decode to its text. A line
     gives a word one context at most. A word that is found too rarely has fewer, or none (see counts_of()).
     """
     if part not in ("train", "test"):
         raise ValueError(f"part is {part!r}, expected 'train' or 'test'")
-    encoded = new_encoder.encode_batch(list(contents), add_special_tokens=False)
-    number = {found.ids[0]: at for at, found in enumerate(encoded) if len(found.ids) == 1}
+    if ids is None:
+        encoded = new_encoder.encode_batch(list(contents), add_special_tokens=False)
+        ids = [encoding.ids[0] for encoding in encoded if len(encoding.ids) == 1]
+    number = {token_id: at for at, token_id in enumerate(ids)}
     if len(number) < len(contents):
         raise ValueError("not every content is one token of the extended tokenizer")
     found: list[dict[str, Context]] = [{} for _ in contents]  # text → context: repeated text counts once
@@ -97,6 +103,7 @@ def find_contexts(
         for line in _lines(sources, text_field=text_field, block_bytes=block_bytes, notes=notes)
         if is_test(line) == (part == "test") and " " in line
     )
+    bar = tqdm(total=per_word * len(contents), desc="contexts", leave=False, disable=None)
     while missing and (batch := list(itertools.islice(lines, BATCH))):
         for line, encoding in zip(
             batch, new_encoder.encode_batch(batch, add_special_tokens=False), strict=True
@@ -110,8 +117,10 @@ def find_contexts(
                 context = _read(text, word, number, old_encoder, new_encoder)
                 if context and text not in found[word]:
                     found[word][text] = context
+                    bar.update()
                     if len(found[word]) == per_word:
                         missing.discard(word)
+    bar.close()
     return [context for contexts in found for context in contexts.values()]
 
 

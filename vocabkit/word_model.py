@@ -80,8 +80,9 @@ class _Output(_Rows):
         self.hidden: torch.Tensor | None = None
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        assert self.places is not None
-        self.hidden = hidden[self.places]
+        if self.places is not None:  # else hidden was given, see WordModel.logits()
+            self.hidden = hidden[self.places]
+        assert self.hidden is not None
         logits = self.module(self.hidden)[:, : self.first_new]  # the rows behind them are padding
         if self.words:
             bias = {} if self.bias_rows is None else {"bias": self.bias_rows.to(logits.dtype)}
@@ -172,3 +173,15 @@ class WordModel:
         assert hidden is not None
         self._output.hidden = None
         return States(hidden, output.logits[0])
+
+    def logits(self, hidden: torch.Tensor, *, words: bool = True) -> torch.Tensor:
+        """Return the logits after states that were read before: (N, H) → (N, tokens).
+
+        The model reads one token for it, which costs next to nothing, so that what its own code does behind
+        the head is done here too.
+        """
+        self._input.words = self._output.words = words
+        self._output.places, self._output.hidden = None, hidden
+        output = self.model(input_ids=torch.tensor([[self.start]], device=self.model.device), use_cache=False)
+        self._output.hidden = None
+        return output.logits[0]
