@@ -7,6 +7,8 @@ the contexts of one part, everything is measured on the other.
 """
 
 import io
+import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
@@ -15,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from vocabkit import corpus, embed_init, new_rows, verify
+from vocabkit import corpus, distill_rows, embed_init, new_rows, verify
 from vocabkit.checkpoint import as_float32, read_checkpoint
 from vocabkit.contexts import Context, counts_of, find_contexts, is_test
 from vocabkit.edit import Source, open_source, without_gc
@@ -24,9 +26,10 @@ from vocabkit.extend import DICTIONARY, WORDS
 from vocabkit.files import read_texts, sha256_file, write_json
 from vocabkit.inits_report import BASE, as_json, draw, in_words, table
 from vocabkit.new_words import make_tokens, read_words
+from vocabkit.plan import NewToken
 from vocabkit.text import nfc
+from vocabkit.tokenizer_json import TokenizerJson
 from vocabkit.view import new_figure
-from vocabkit.word_curve import with_words
 
 OPTIONS = (
     "texts",
@@ -87,7 +90,7 @@ def compare_inits(
             f"{names}: none of the {len(listed):,} words of {file} stands in the part that is measured on "
             "(one line in four); give more Vietnamese texts with --texts, or other words with --words"
         )
-    rows, left_out = _rows(sources, kept, inits, dictionary=dictionary, seed=seed)
+    rows, left_out = _rows(sources, kept, inits, texts=texts, dictionary=dictionary, seed=seed)
 
     from vocabkit.measure_inits import Line, Rows, gap_of, measure_inits
     from vocabkit.model import describe, silence
@@ -146,6 +149,17 @@ def _check_new_file(path: Path | None) -> None:
         raise UserError(f"{path.parent} is not a folder; make it first: mkdir -p {path.parent}")
 
 
+def _extended(tokenizer: TokenizerJson, tokens: Sequence[NewToken]) -> Any:
+    """Return the tokenizer with new tokens as the tokenizers library runs it; ids are without holes."""
+    from tokenizers import Tokenizer
+
+    data = tokenizer.trimmed(list(tokenizer.tokens), [token.entry() for token in tokens])
+    extended = Tokenizer.from_str(json.dumps(data))
+    extended.no_truncation()
+    extended.no_padding()
+    return extended
+
+
 def _places(
     model: Source, sources: Sequence[corpus.Source], listed: Sequence[str], *, per_word: int
 ) -> tuple[list[Context], list[str]]:
@@ -153,11 +167,10 @@ def _places(
     these.
     """
     encoder = verify.load_encoder(model.folder)
-    make_tokens(listed, model.tokenizer, encoder)  # for its checks
-    contents = [f" {word}" for word in listed]
-    found = find_contexts(
-        sources, contents, encoder, with_words(model.tokenizer, contents), per_word=per_word, part="test"
-    )
+    tokens = make_tokens(listed, model.tokenizer, encoder)
+    extended = _extended(model.tokenizer, tokens)
+    contents = [token.content for token in tokens]
+    found = find_contexts(sources, contents, encoder, extended, per_word=per_word, part="test")
     present = [word for word, count in enumerate(counts_of(found, len(listed))) if count]
     number = {word: at for at, word in enumerate(present)}
     return [replace(c, word=number[c.word]) for c in found], [listed[word] for word in present]
@@ -169,13 +182,17 @@ def _lines(
     """Return LINES lines of the part that is measured on, spread evenly: bytes, ids as old tokens, with new
     ones.
     """
-    encoders = verify.load_encoder(model.folder), with_words(model.tokenizer, [f" {word}" for word in words])
+    old_encoder = verify.load_encoder(model.folder)
+    extended = _extended(model.tokenizer, make_tokens(words, model.tokenizer, old_encoder))
+    rows = list(model.tokenizer.tokens)  # the extended tokenizer's ids → rows, which may have holes
+    rows += [rows[-1] + 1 + at for at in range(len(words))]
     lines = (nfc(line.strip()) for line in read_texts(list(texts), lines_per_text=1))
     chosen = [line for line in dict.fromkeys(lines) if is_test(line)]
     chosen = chosen[:: max(1, len(chosen) // LINES)][:LINES]
     found = []
     for line in chosen:
-        old, new = (encoder.encode(line, add_special_tokens=False).ids for encoder in encoders)
+        old = old_encoder.encode(line, add_special_tokens=False).ids
+        new = [rows[i] for i in extended.encode(line, add_special_tokens=False).ids]
         if max(len(old), len(new)) < MAX_IDS:
             found.append((len(line.encode("utf-8")), old, new))
     return found
@@ -186,6 +203,7 @@ def _rows(
     words: Sequence[str],
     inits: Sequence[str],
     *,
+    texts: Sequence[Path],
     dictionary: Path | None,
     seed: int,
 ) -> tuple[dict[str, tuple[np.ndarray, ...]], dict[str, str]]:
@@ -199,9 +217,13 @@ def _rows(
     for init in inits or embed_init.INITS:
         try:
             known = _dictionary(dictionary, words) if init == "english" else None
-            stored, _ = new_rows.make_rows(
-                origin, [f" {word}" for word in words], init=init, seed=seed, dictionary=known
-            )
+            with tempfile.TemporaryDirectory() as scratch:
+                lessons = (
+                    _lessons(model, words, texts, Path(scratch), seed=seed) if init == "distill" else None
+                )
+                stored, _ = new_rows.make_rows(
+                    origin, [f" {w}" for w in words], init=init, seed=seed, dictionary=known, lessons=lessons
+                )
         except UserError as error:
             if init in inits:
                 raise
@@ -209,6 +231,25 @@ def _rows(
             continue
         made[init] = as_rows(model, stored)
     return made, left_out
+
+
+def _lessons(
+    model: Source, words: Sequence[str], texts: Sequence[Path], scratch: Path, *, seed: int
+) -> distill_rows.Lessons | None:
+    """Return what rows are distilled from: the part of the texts that nothing is measured on."""
+    encoder = verify.load_encoder(model.folder)
+    tokens = make_tokens(words, model.tokenizer, encoder)
+    n_tokens = len(model.tokenizer.tokens)
+    return distill_rows.find_lessons(
+        [str(path) for path in texts],
+        [token.content for token in tokens],
+        old_encoder=encoder,
+        new_encoder=_extended(model.tokenizer, tokens),
+        ids=range(n_tokens, n_tokens + len(tokens)),
+        required=True,
+        state_file=scratch / "distill.safetensors",
+        seed=seed,
+    )
 
 
 def _dictionary(given: Path | None, words: Sequence[str]) -> dict[str, list[str]]:
