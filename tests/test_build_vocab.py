@@ -127,7 +127,7 @@ def test_plain_counts_are_taken_too(model, tmp_path):
         ('{"format": "token-counts", "version": 2}', "version 2, expected 'token-counts' version 1"),
         (
             '{"format": "token-counts", "version": 1, "tokenizer_sha256": "abc", "counts": {}}',
-            "tokenizer abc…, -m has .*count again",
+            "tokenizer abc…, the model given has .*--counts_of, or count again",
         ),
         ('{"a": 1}', "holds no counts"),
         ("[1, 2]", "holds no counts"),

@@ -36,6 +36,7 @@ ALLOWED = {
         ("edit", "trim", "extend", "new_rows", "ladder", "count_corpus", "counts_file", "datatrove_engine"),
         NUMPY | {"tqdm"},
     ),
+    "carry_counts": NUMPY | {"tqdm"},
     **dict.fromkeys(("words", "choose_words", "word_curve"), NUMPY | {"tqdm"}),
 }
 MAY_IMPORT_TORCH = {"model", "train", "measure"}
