@@ -43,7 +43,7 @@ def test_by_hand(tmp_path):
         "b": 7,  # target spells bc as b, c: both get its count
         "c": 7,
         "d": 4,
-        "abcd": 4,  # a, bc, d for source: no oftener than the rarest of them
+        "abcd": 2,  # a, bc, d for source: at most 4 times, 21 (10 7 4) / 21³ by chance; ⁴√(4³ · 280 / 21²)
     }  # ab is a, b for source, and b alone was never counted
 
 
