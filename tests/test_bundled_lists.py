@@ -127,7 +127,7 @@ def test_trimming_without_keep_takes_it(assets, tmp_path, capsys, folder):
         {**settings, "vocab_size": tokens, "hidden_size": 2, "tie_word_embeddings": True},
     )
     build.write_safetensors(
-        model / "model.safetensors", {"model.embed_tokens.weight": ("BF16", [tokens, 2], 0)}
+        model / "model.safetensors", {"model.embed_tokens.weight": ("BF16", [tokens, 2], 4 * tokens)}
     )
     assert model_edit.main(["-m", str(model), "-t", "trimm_vocab", "--dry_run"]) == 0
     printed = capsys.readouterr().out
