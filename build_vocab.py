@@ -5,6 +5,7 @@
     python3 build_vocab.py -m ../Qwen2.5-1.5B-Instruct CORPUS... --target_size 96000
     python3 build_vocab.py -m ../Qwen2.5-1.5B-Instruct CORPUS... --count_only -o counts.json.xz
     python3 build_vocab.py -m ../Qwen2.5-1.5B-Instruct --counts counts.json.xz
+    python3 build_vocab.py -m ../gemma-2-2b-it --counts counts.json.xz --counts_of ../Qwen2.5-1.5B-Instruct
 
 CORPUS: files and folders of .txt, .jsonl, .json, .csv, .tsv (each also .xz .gz .zst .bz2) and .parquet,
 hf:NAME[:config[:split]], or - for standard input. A run that was interrupted goes on where it stopped when
@@ -34,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("-m", "--model", required=True, help="folder or hub id whose tokenizer counts")
     add("-o", "--out", type=Path, help="new folder of lists (default: data/MODEL__MIN__SURE), or counts file")
     add("--counts", type=Path, metavar="FILE", help="counts made earlier, instead of a corpus")
+    add("--counts_of", metavar="MODEL", help="whose ids --counts counts, if not -m's: they are carried over")
     add("--count_only", action="store_true", help="write the counts to -o, choose nothing")
     add("--min_count", type=int, default=1000, help="count of a used token (default: 1000, for 3 G tokens)")
     add("--sure_count", type=int, default=20_000, help="kept whatever the text (default: 20000)")
@@ -54,6 +56,10 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if bool(args.corpus) == bool(args.counts):
         raise UserError("give either a CORPUS or --counts FILE; see python3 build_vocab.py --help")
+    if args.counts_of and not args.counts:
+        raise UserError(
+            "--counts_of names the tokenizer of counts made earlier; name them too: --counts FILE"
+        )
     if args.count_only and (args.counts or not args.out):
         raise UserError("--count_only counts a CORPUS into a file; name it: -o counts.json.xz")
     for name in ("min_count", "sure_count", "workers", "target_size"):
@@ -102,9 +108,10 @@ def _counted(
 
 
 def _build(args: argparse.Namespace, model: Path, out: Path) -> int:
+    from vocabkit.carry_counts import counts_made_earlier
     from vocabkit.count_corpus import discard
-    from vocabkit.counts_file import counts_about, read_counts
-    from vocabkit.files import sha256_file
+    from vocabkit.counts_file import counts_about
+    from vocabkit.hub import local_folder
     from vocabkit.text import DEFAULT_SCRIPTS
     from vocabkit.tokenizer_json import read_tokenizer_json
     from vocabkit.vocab_lists import build_lists
@@ -112,8 +119,8 @@ def _build(args: argparse.Namespace, model: Path, out: Path) -> int:
     tokenizer = read_tokenizer_json(model)
     leftover = None
     if args.counts:
-        counts, about = read_counts(args.counts, tokenizer_sha256=sha256_file(tokenizer.path))
-        about = {"counts_sha256": sha256_file(args.counts), **about}
+        counted = read_tokenizer_json(local_folder(args.counts_of)) if args.counts_of else tokenizer
+        counts, about = counts_made_earlier(args.counts, counted, tokenizer)
     else:
         progress, leftover = _counted(args, model, out, tokenizer)
         counts, about = counts_about(progress, corpus=args.corpus)

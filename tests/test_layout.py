@@ -54,6 +54,7 @@ ALLOWED = {
     **dict.fromkeys(("only_scripts", "llama_backend", "chat_models"), NUMPY | {"tqdm"}),
     **dict.fromkeys(("gguf_export", "gguf_trim"), NUMPY | {"tqdm"}),
     **dict.fromkeys(("gguf_files", "gguf_verify", "gguf_vocab", "modelfile"), NUMPY | {"tqdm"}),
+    "carry_counts": NUMPY | {"tqdm"},
     "contexts": {"tqdm"},
 }
 MAY_IMPORT_TORCH = {"model", "generate", "train", "measure", "word_measures", "measure_inits"}

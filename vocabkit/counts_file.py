@@ -70,8 +70,8 @@ def read_counts(path: Path, *, tokenizer_sha256: str) -> tuple[dict[int, int], d
             )
         if value["tokenizer_sha256"] != tokenizer_sha256:
             raise UserError(
-                f"{path} counts the ids of tokenizer {value['tokenizer_sha256'][:12]}…, -m has "
-                f"{tokenizer_sha256[:12]}…; give the model that was counted with, or count again"
+                f"{path} counts the ids of tokenizer {value['tokenizer_sha256'][:12]}…, the model "
+                f"given has {tokenizer_sha256[:12]}…; name the one that counted: --counts_of, or count again"
             )
         about = {key: value[key] for key in ("corpus", "documents", "bad_records", "notes") if key in value}
         value = value["counts"]
