@@ -174,6 +174,7 @@ def test_distilled_rows_lose_less_and_stay_within_the_old_norms(pair):
     total = {"input": 1, "output": facts["settings"]["output"], "mass": facts["settings"]["mass"]}
     assert sum(total[k] * after[k] for k in total) < 0.95 * sum(total[k] * before[k] for k in total)
     assert after["output"] < before["output"]
+    assert "distilled" in (out / "README.md").read_text(encoding="utf-8")
     assert verify_edit(source, out)  # the ladder: old rows bit by bit, norms of the new ones in range
     assert not (out.parent / "out.distill.safetensors").exists()
 
@@ -232,7 +233,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(qwen2, tmp_path):
         extended(qwen2, tmp_path / "more")
 
 
-def learn(source: Path, folder: Path, **settings: Any) -> distill.Distilled:
+def learn(source: Path, folder: Path, *, dtype: str | None = None, **settings: Any) -> distill.Distilled:
     """Distil the rows of ids 20 to 23, in place of the words' own, without extending a folder."""
     tensors = read_checkpoint(source).tensors
     old = rows_as_float32(tensors["model.embed_tokens.weight"], range(300))
@@ -246,6 +247,7 @@ def learn(source: Path, folder: Path, **settings: Any) -> distill.Distilled:
         first_new=tokens,
         state_file=folder / "state",
         settings=Settings(**settings),
+        dtype=dtype,
     )
 
 
@@ -278,6 +280,13 @@ def test_the_teacher_reads_each_context_once_unless_memory_is_short(qwen2, tmp_p
     again = learn(qwen2, tmp_path, epochs=2, batch=5).input
     assert sum(reads) == 18 * (1 + 2 + 1)  # before, in two epochs, after
     assert np.array_equal(rows, again)
+
+
+def test_a_model_in_bfloat16_gets_rows_in_float32(tmp_path):
+    done = learn(make(tmp_path, "qwen2"), tmp_path, epochs=8, dtype="bfloat16")
+    rounded = torch.tensor(done.input).bfloat16().float().numpy()
+    assert done.input.dtype == np.float32 and (done.input != rounded).any()
+    assert done.facts["loss_after"]["input"] < done.facts["loss_before"]["input"]
 
 
 def test_no_contexts_leave_the_rows_alone(qwen2, tmp_path):
