@@ -4,9 +4,8 @@ The objective of arXiv 2505.20133, fitted to what is measured here. The model is
 (reading a snippet as the old tokens) and student (reading it with the new ones); gradients and optimizer
 state exist for the new rows alone. Three terms, per batch of contexts:
 
-    input    mean KL(teacher ∥ student) of the next old token, at places from the end of the word on: the row
-    is
-             read as the old tokens were. (MSE of the hidden states, the paper's, ends a little higher.)
+    input    mean KL(teacher ∥ student) of the next old token, at places from the end of the word on: the
+             row is read as the old tokens were. (MSE of hidden states, the paper's, ends a little higher.)
     output   Huber loss of log p(word) − Σ log p(its old tokens), where a word begins: the row is chosen as
              often as the old tokens were.
     mass     −log(1 − p(any new word)) where the text goes on with an old token: without it the rows of tied
@@ -29,7 +28,7 @@ import math
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +209,7 @@ def distill(
     trainer.train(state_file, run, before)
     facts = {
         "steps": trainer.done,
-        "settings": asdict(settings),
+        "settings": asdict(replace(settings, epochs=trainer.epochs)),
         "loss_before": before,
         "loss_after": trainer.mean_losses(SAMPLE),
     }
@@ -240,7 +239,8 @@ class Trainer:
             self.lessons.append(lesson)
         self.taught: dict[int, _Taught] = {}
         self.cached = self.done = 0
-        self.steps = len(self.lessons) * (settings.epochs or _epochs(contexts, len(self.lessons)))
+        self.epochs = settings.epochs or _epochs(contexts, len(self.lessons))
+        self.steps = len(self.lessons) * self.epochs
         groups = [
             {"params": [rows], "lr": settings.step * spread}
             for rows, spread in zip(model.rows, start.spread, strict=False)
