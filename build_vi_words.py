@@ -1,24 +1,33 @@
 #!/usr/bin/env python3
-"""Find the Vietnamese words that cost many tokens, and choose those worth a token of their own.
+"""Find the Vietnamese words and syllables that cost many tokens, and choose those worth a token of their own.
 
     python3 build_vi_words.py -m ../Qwen2.5-1.5B-Instruct CORPUS... -o data/my_words_impact.jsonl.xz
-    python3 build_vi_words.py -m ../Qwen2.5-1.5B-Instruct CORPUS... --choose 1024 -o data/my_words.jsonl
-    python3 build_vi_words.py -m ../Qwen2.5-1.5B-Instruct CORPUS... --choose 2048 --phrases --plot words.png
+    python3 build_vi_words.py -m ../Qwen2.5-1.5B-Instruct CORPUS... --choose 1024 --syllables 512 -o my.jsonl
+    python3 build_vi_words.py -m ../Qwen2.5-1.5B-Instruct CORPUS... --choose 2048 --syllables auto -o a.jsonl
+    python3 build_vi_words.py --similarity -m ../Qwen2.5-7B-Instruct --words data/my_words.jsonl -o rows.jsonl
+    python3 build_vi_words.py --check_similarity rows.jsonl -m ../Qwen2.5-1.5B-Instruct
 
 The first lists every compound word that pyvi finds in Vietnamese texts, the one whose tokens cost most first.
 --choose picks, one after another, the word that saves most tokens beside those already picked; no two of them
 overlap, at most 1 % of what each is found in is another word, and a table says what the list saves on one
-line in ten of the corpus, on which it was not chosen. CORPUS: as for build_vocab.py, all but standard input
-for --choose. A run that was interrupted goes on where it stopped when the same command is given again.
+line in ten of the corpus, on which it was not chosen. --syllables picks among them syllables, each one more
+merge of BPE. --similarity has a language model explain words. CORPUS: as for build_vocab.py, all but standard
+input for --choose. A run that was interrupted goes on where it stopped when the same command is given again.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from vocabkit import similarity_run
 from vocabkit.errors import UserError, run_cli
 
+AUTO = "auto"
 IMPACT, CHOSEN = Path("data/vi_words_impact.jsonl.xz"), Path("data/vi_words_chosen.jsonl")
+
+
+def _syllables(text: str) -> int | str:
+    return text if text == AUTO else int(text)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -27,29 +36,40 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument
-    add("corpus", nargs="+", metavar="CORPUS", help="texts, see above")
-    add("-m", "--model", required=True, help="folder or hub id whose tokenizer counts")
+    add("corpus", nargs="*", metavar="CORPUS", help="texts, see above")
+    add("-m", "--model", help="folder or hub id whose tokenizer counts")
     add("-o", "--out", type=Path, help=f"new file (default: {IMPACT}, or {CHOSEN} with --choose)")
     add("--min_freq", type=int, default=5, help="leave out rarer words (default: 5)")
     add("--choose", type=int, metavar="N", help="choose N words")
+    add(
+        "--syllables", type=_syllables, default=0, metavar="M",
+        help=f"choose M syllables too; {AUTO}: N words and syllables together (default: none)",
+    )  # fmt: skip
     add("--phrases", action="store_true", help="choose among two and three words in a row as well")
     add("--held_out", nargs="+", metavar="FILE", help="measure on these, choose on all of CORPUS")
     add("--plot", type=Path, metavar="PNG", help="draw what is saved against the number of words")
     add("--text_field", metavar="NAME", help="field or column (default: text; else messages, conversations)")
-    add("--workers", type=int, metavar="N", help="processes (default: one for each core)")
+    add("--workers", type=int, metavar="N", help="processes (default: one for each core), or questions")
     add("--max_bad", type=float, default=0.001, help="share of bad records that stops (default: 0.001)")
+    similarity_run.add_options(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """List or choose words; return the exit status."""
-    args = build_parser().parse_args(argv)
+    args = (parser := build_parser()).parse_args(argv)
+    if similarity_run.is_asked(args, parser):
+        return similarity_run.run(args)
+    if not (args.model and args.corpus):
+        parser.error("the following arguments are required: -m/--model, CORPUS")
     for name in ("min_freq", "choose", "workers"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise UserError(f"--{name} is {value}, expected a positive number")
-    if not args.choose and (args.held_out or args.plot or args.phrases):
+    if args.syllables != AUTO and args.syllables < 0:
+        raise UserError(f"--syllables is {args.syllables}, expected 0 or more, or {AUTO}")
+    if not args.choose and (args.held_out or args.plot or args.phrases or args.syllables):
         raise UserError(
-            "--held_out, --plot and --phrases are for choosing words; say how many: --choose 1024"
+            "--held_out, --plot, --phrases, --syllables are for choosing words; say how many: --choose 1024"
         )
     if args.choose and "-" in (args.held_out or []) + args.corpus:
         raise UserError(
@@ -92,40 +112,33 @@ def _impact(args: argparse.Namespace, model: Path, out: Path) -> int:
 
 
 def _choose(args: argparse.Namespace, model: Path, out: Path) -> int:
-    from vocabkit.choose_words import Savings, candidates, chosen_rows, content_of, count_stretches
+    from vocabkit.choose_tokens import Wanted, choose_tokens, new_token
     from vocabkit.corpus import find_sources
     from vocabkit.count_corpus import discard
     from vocabkit.tokenizer_json import read_tokenizer_json
-    from vocabkit.verify import load_encoder
     from vocabkit.word_curve import measure_curve, measured_lines, plot_curve
-    from vocabkit.words import count_words, held_out, require_words, without_marks, word_rows, write_rows
+    from vocabkit.words import held_out, write_rows
 
     sources, apart = find_sources(args.corpus), find_sources(args.held_out or [])
     take = (lambda line: True) if apart else held_out
     lines = measured_lines(apart or sources, take=take, text_field=args.text_field)
-    options = _options(args) | {"training_only": not apart}
-    works = [out.with_name(f"{out.name}.{step}.progress.json") for step in ("words", "stretches")]
-    tokenizer, encoder = read_tokenizer_json(model), load_encoder(model)
-    progress = count_words(model, sources, progress_file=works[0], phrases=args.phrases, **options)
-    impact, rows = (
-        word_rows(without_marks(progress.vector, phrases=wanted), tokenizer, encoder, min_freq=args.min_freq)
-        for wanted in (False, args.phrases)
-    )
-    require_words(impact, corpus=args.corpus, min_freq=args.min_freq)
-    contents = candidates(rows, tokenizer)
-    progress = count_stretches(model, sources, contents, progress_file=works[1], **options)
-    chosen, false = chosen_rows(rows, Savings(contents, progress.vector, encoder), args.choose)
-    write_rows(out, chosen)
-    print(f"{out}: {len(chosen):,} of {len(rows):,} words; {false:,} refused for more than 1 % false hits")
-    if len(chosen) < args.choose:
-        print(f"fewer than {args.choose:,}: no other saves anything; give more texts", file=sys.stderr)
-    words = [content_of(row) for row in chosen]
-    curve = measure_curve(tokenizer, lines, chosen=words, impact=[content_of(row) for row in impact])
+    auto = args.syllables == AUTO
+    count = args.choose + (0 if auto else args.syllables)
+    wanted = Wanted(args.choose, args.choose if auto else args.syllables, count, args.phrases, args.min_freq)
+    found = choose_tokens(model, sources, wanted, out=out, training_only=not apart, **_options(args))
+    write_rows(out, found.rows)
+    tokens, impact = ([new_token(row) for row in rows] for rows in (found.rows, found.impact))
+    words = sum(isinstance(token, str) for token in tokens)
+    print(f"{out}: {words:,} of {found.candidates:,} words, {len(tokens) - words:,} syllables; "
+          f"{found.refused:,} words refused for more than 1 % false hits")  # fmt: skip
+    if len(tokens) < count:
+        print(f"fewer than {count:,}: no other saves anything; give more texts", file=sys.stderr)
+    curve = measure_curve(read_tokenizer_json(model), lines, chosen=tokens, impact=impact)
     print(f"tokens saved of {curve.tokens:,}, on Vietnamese lines that nothing was chosen on")
     print(curve.table())
     if args.plot:
-        plot_curve(curve, args.plot, title=f"{len(words):,} words for {Path(args.model).name}")
-    for work in works:
+        plot_curve(curve, args.plot, title=f"{len(tokens):,} new tokens for {Path(args.model).name}")
+    for work in found.works:
         discard(work)
     return 0
 

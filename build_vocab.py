@@ -21,6 +21,7 @@ from vocabkit.errors import UserError, run_cli
 
 if TYPE_CHECKING:
     from vocabkit.count_corpus import Progress
+    from vocabkit.tokenizer_json import TokenizerJson
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -83,7 +84,9 @@ def _count(args: argparse.Namespace, model: Path, out: Path) -> int:
     return 0
 
 
-def _counted(args: argparse.Namespace, model: Path, out: Path) -> "tuple[Progress, Path]":
+def _counted(
+    args: argparse.Namespace, model: Path, out: Path, tokenizer: "TokenizerJson | None" = None
+) -> "tuple[Progress, Path]":
     """Count the corpus; return the counts, and what is to be removed once they are saved."""
     from vocabkit.count_corpus import count_corpus
 
@@ -94,7 +97,8 @@ def _counted(args: argparse.Namespace, model: Path, out: Path) -> "tuple[Progres
         work = out.with_name(out.name + ".tasks")
         return count_with_datatrove(model, args.corpus, work=work, **options), work
     progress_file = out.with_name(out.name + ".progress.json")
-    return count_corpus(model, args.corpus, progress_file=progress_file, **options), progress_file
+    options |= {"progress_file": progress_file, "tokenizer": tokenizer}
+    return count_corpus(model, args.corpus, **options), progress_file
 
 
 def _build(args: argparse.Namespace, model: Path, out: Path) -> int:
@@ -111,7 +115,7 @@ def _build(args: argparse.Namespace, model: Path, out: Path) -> int:
         counts, about = read_counts(args.counts, tokenizer_sha256=sha256_file(tokenizer.path))
         about = {"counts_sha256": sha256_file(args.counts), **about}
     else:
-        progress, leftover = _counted(args, model, out)
+        progress, leftover = _counted(args, model, out, tokenizer)
         counts, about = counts_about(progress, corpus=args.corpus)
     summary = build_lists(
         model,

@@ -1,10 +1,12 @@
 """Chat with one model, or ask two models the same questions.
 
-Reads ordinary Hugging Face folders and nothing of ours; questions come from the terminal, a pipe or
---prompt. Writes the conversation to stdout, everything else to stderr.
+Reads ordinary Hugging Face folders or GGUF files and nothing of ours; questions come from the terminal, a
+pipe or --prompt. Writes the conversation to stdout, everything else to stderr.
 
     python3 model_chat.py Qwen2.5-1.5B-Instruct__trimm_vocab
     python3 model_chat.py Qwen2.5-1.5B-Instruct Qwen2.5-1.5B-Instruct__trimm_vocab --greedy
+    python3 model_chat.py qwen2.5-7b-instruct-q4_k_m__trimm_vocab.gguf
+    python3 model_chat.py Qwen2.5-1.5B-Instruct --avoid "a tapestry of" --only_scripts Latin
     python3 model_chat.py data/demo --prompt "Translate following sentence into Chinese: tôi tên là An"
 """
 
@@ -12,7 +14,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from functools import partial
+from pathlib import Path
 
 from vocabkit.errors import run_cli
 
@@ -25,8 +27,8 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("model", metavar="MODEL", help="folder with config.json, tokenizer.json and weights")
-    add("model2", metavar="MODEL2", nargs="?", help="second folder, asked the same questions")
+    add("model", metavar="MODEL", help="folder with config.json, tokenizer.json and weights, or a GGUF file")
+    add("model2", metavar="MODEL2", nargs="?", help="second model, asked the same questions")
     add("--prompt", action="append", metavar="TEXT", help="ask this and leave; may be repeated")
     add("--system", metavar="TEXT", help="system text, put before the conversation")
     add("--temperature", type=_number(0, 100), help="0 is greedy, 1 the model's own probabilities")
@@ -41,6 +43,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seed", type=int, help="make sampling repeatable: set before each answer (default: a new one)")
     add("--dtype", choices=["float32", "bfloat16", "float16"],
         help="number type (default: the checkpoint's own; float32 if small and on a CPU)")  # fmt: skip
+    add("--avoid", action="append", default=[], metavar="TEXT",
+        help="a phrase that no answer may hold; may be repeated")  # fmt: skip
+    add("--avoid_file", type=Path, metavar="FILE", help="such phrases, one a line")
+    add("--avoid_ignore_case", action="store_true", help="whatever their case")
+    add("--only_scripts", nargs="+", metavar="SCRIPT",
+        help="write these scripts only, such as Latin: trimming's promise, by masking tokens")  # fmt: skip
     add(
         "--no_color",
         action="store_true",
@@ -64,42 +72,27 @@ def main(argv: list[str] | None = None) -> int:
     # Vietnamese must come through whatever the locale says.
     sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
-    from vocabkit.chat import HELP, Conversation, Screen, clean, model_folder, note, talk
+    from vocabkit.avoid import read_phrases
+    from vocabkit.chat import HELP, Screen, clean, note, talk
+    from vocabkit.chat_models import Wishes, check_path, open_conversation
+    from vocabkit.only_scripts import read_scripts
 
     paths = [args.model, args.model2] if args.model2 else [args.model]
     for path in paths:
-        model_folder(path)
-    from vocabkit import model as vk
-
-    vk.silence()
+        check_path(path)
+    names = ("greedy", "temperature", "top_p", "top_k", "repetition_penalty", "seed")
+    wishes = Wishes(
+        sampling={name: getattr(args, name) for name in names},
+        max_new_tokens=args.max_new_tokens,
+        system=clean(args.system) if args.system else None,
+        phrases=read_phrases(args.avoid, args.avoid_file),
+        ignore_case=args.avoid_ignore_case,
+        scripts=read_scripts(args.only_scripts) if args.only_scripts else None,
+    )
     conversations = []
     for path in paths:
         note(f"loading {path}")
-        tokenizer = vk.load_tokenizer(path)
-        model = vk.load_model(path, dtype=args.dtype)
-        note(f"{path}: {vk.describe(model)}")
-        if not vk.has_chat_template(tokenizer):
-            alone = (
-                "each question is answered alone"
-                if model.config.is_encoder_decoder
-                else "it continues the text"
-            )
-            note(f"{path}: no chat template, so {alone}")
-        options = {
-            name: getattr(args, name)
-            for name in ("greedy", "temperature", "top_p", "top_k", "repetition_penalty", "seed")
-        }
-        conversations.append(
-            Conversation(
-                name=path,
-                encode=partial(vk.prompt_ids, model, tokenizer),
-                generate=partial(vk.generate, model, tokenizer, **options),
-                to_text=partial(vk.stream_text, tokenizer=tokenizer, skip_special_tokens=True),
-                max_new_tokens=args.max_new_tokens,
-                context=vk.context_length(model),
-                system=clean(args.system) if args.system else None,
-            )
-        )
+        conversations.append(open_conversation(path, wishes, dtype=args.dtype))
     if not args.prompt and sys.stdin.isatty():
         note(HELP)
     colour = sys.stdout.isatty() and not args.no_color and not os.environ.get("NO_COLOR")

@@ -10,6 +10,8 @@ print.
     python3 model_edit.py -b ../Qwen2.5-1.5B-Instruct -m ../Qwen2.5-1.5B-Instruct__trimm_vocab -t verify_edit
     python3 model_edit.py -b ../Qwen2.5-1.5B-Instruct -m ../Qwen2.5-1.5B-Instruct__trimm_vocab -t extend_vocab
     python3 model_edit.py -m ../Qwen2.5-1.5B-Instruct -t view_embeddings --tokens " Việt" --plot rows.png
+    python3 model_edit.py -m ../Qwen2.5-1.5B-Instruct__extend_vocab -t export_gguf --outtype q8_0
+    python3 model_edit.py -m qwen2.5-7b-instruct-q4_k_m.gguf -t trimm_vocab
     python3 model_edit.py -t compare_vocab -m ../Qwen2.5-0.5B-Instruct -b ../Qwen2.5-7B-Instruct
 """
 
@@ -17,9 +19,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from vocabkit.errors import UserError, run_cli
+from vocabkit.errors import run_cli
 
-TASKS = ("trimm_vocab", "extend_vocab", "verify_edit", "view_embeddings", "compare_vocab")
+TASKS = (
+    "trimm_vocab", "extend_vocab", "verify_edit", "view_embeddings", "compare_vocab", "compare_inits",
+    "export_gguf",
+)  # fmt: skip
 INITS = ("zeros", "random", "mean", "weighted", "first_last", "english", "neighbours", "distill")
 ALIASES = {"trim_vocab": "trimm_vocab"}
 
@@ -29,9 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument(
-        "-m", "--model", required=True, help="checkpoint folder, or a hub id (downloaded first)"
-    )
+    parser.add_argument("-m", "--model", required=True, help="checkpoint folder, or a hub id (downloaded)")
     parser.add_argument("-t", "--task", required=True, choices=[*TASKS, *ALIASES], help="what to do")
     parser.add_argument("-b", "--base", help="the checkpoint to compare with: the source of an edited folder")
     parser.add_argument(
@@ -45,6 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--hardlink", action="store_true", help="link unchanged weight files instead of copying them"
     )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="print what would be kept or added, write nothing"
+    )
     add = parser.add_argument_group("trimm_vocab").add_argument
     add(
         "--keep", nargs="+", type=Path, default=[], metavar="DIR_OR_FILE",
@@ -52,7 +58,6 @@ def build_parser() -> argparse.ArgumentParser:
         "ids (default: the bundled list made for this tokenizer, else the text rules alone)",
     )  # fmt: skip
     add("--allow_all_bytes", action="store_true", help="let generate() spell removed scripts by bytes")
-    add("--dry_run", action="store_true", help="print what would be kept and saved, write nothing")
     add = parser.add_argument_group("extend_vocab").add_argument
     add(
         "--words", type=Path, metavar="FILE",
@@ -62,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--num_words", type=int, metavar="N",
         help="how many, from the first on (default: 1024, or all of a shorter file)",
     )  # fmt: skip
+    add("--syllables", type=int, default=0, metavar="M", help='first M of its rows with "syllable" too')
     add(
         "--init", choices=INITS,
         help="how new rows are made (default: distill where there are texts to read, else weighted)",
@@ -70,18 +76,30 @@ def build_parser() -> argparse.ArgumentParser:
         "--contexts", nargs="+", default=[], metavar="CORPUS",
         help="for --init distill: texts with the words (default: sentences of the bundled list of words)",
     )  # fmt: skip
-    add("--contexts_per_word", type=int, metavar="K", help="how many are learned from (default: 25)")
+    add(
+        "--contexts_per_word", type=int, metavar="K",
+        help="how many are learned from (default: 25); compare_inits: measured at (default: 8)",
+    )  # fmt: skip
     add(
         "--dictionary", type=Path, metavar="FILE",
         help='for --init english: lines English TAB Vietnamese, or .jsonl rows with "word" and "en"',
     )  # fmt: skip
     add("--seed", type=int, default=0, help="for --init random and distill (default: %(default)s)")
-    add = parser.add_argument_group("verify_edit").add_argument
+    add = parser.add_argument_group("verify_edit, compare_inits").add_argument
     add(
         "--texts", nargs="+", type=Path, metavar="FILE",
         help="texts to check with: .txt, .jsonl, .tsv, folders; .gz .xz .bz2 (default: the bundled ones)",
     )  # fmt: skip
     add("--dtype", help="number type of the model runs (default: float32 below 1 B parameters)")
+    add(
+        "--inits",
+        nargs="+",
+        choices=INITS,
+        default=[],
+        help="ways to compare (default: all that can be made)",
+    )
+    add = parser.add_argument_group("export_gguf").add_argument
+    add("--outtype", choices=("bf16", "f16", "f32", "q8_0"), help="default: the checkpoint's own type")
     add = parser.add_argument_group("view_embeddings").add_argument
     add(
         "--tokens", nargs="+", default=[], metavar="TEXT",
@@ -96,52 +114,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one task; return the exit status."""
     args = build_parser().parse_args(argv)
-    from vocabkit.hub import local_folder
+    from vocabkit.edit_tasks import run_task
 
-    task = ALIASES.get(args.task, args.task)
-    if task in ("verify_edit", "compare_vocab") and not args.base:
-        raise UserError(f"{task} compares two folders: give the other one with -b")
-    model = local_folder(args.model)
-    base = local_folder(args.base) if args.base else None
-    if task in ("trimm_vocab", "extend_vocab"):
-        return _edit(args, task, model, base)
-    if task == "verify_edit":
-        from vocabkit.ladder import verify_edit
-
-        assert base is not None
-        return 0 if verify_edit(base, model, texts=args.texts, dtype=args.dtype) else 1
-    if task == "view_embeddings":
-        from vocabkit.view import view_embeddings
-
-        view_embeddings(model, base=base, tokens=args.tokens, plot=args.plot)
-        return 0
-    from vocabkit.compare import compare_vocab
-
-    assert base is not None
-    compare_vocab(base, model)
-    return 0
-
-
-def _edit(args: argparse.Namespace, task: str, model: Path, base: Path | None) -> int:
-    from vocabkit.edit import default_out
-
-    if args.pad_multiple < 1:
-        raise UserError(f"--pad_multiple is {args.pad_multiple}, expected 1 or more, such as 64")
-    out = args.out or default_out(args.model, task=task)
-    shared = {"pad_multiple": args.pad_multiple, "hardlink": args.hardlink}
-    shared["made_by"] = "model_edit.py " + " ".join(sys.argv[1:])
-    if task == "trimm_vocab":
-        from vocabkit.trim import trim_vocab
-
-        own = {"keep_paths": args.keep, "allow_all_bytes": args.allow_all_bytes, "dry_run": args.dry_run}
-        trim_vocab(model, out, **own, **shared)
-    else:
-        from vocabkit.extend import extend_vocab
-
-        names = ("words", "num_words", "init", "contexts", "contexts_per_word", "dictionary", "seed")
-        own = {name: getattr(args, name) for name in names}
-        extend_vocab(model, out, base=base, **own, **shared)
-    return 0
+    return run_task(
+        args, ALIASES.get(args.task, args.task), made_by="model_edit.py " + " ".join(sys.argv[1:])
+    )
 
 
 if __name__ == "__main__":

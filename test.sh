@@ -6,6 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 ./.ci/install requirements.txt requirements-dev.txt
+./.ci/llama
 bin=.venv/bin
 
 # The oldest transformers that must open what we write lives in a folder of its own, beside the current one.

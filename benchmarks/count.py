@@ -1,31 +1,35 @@
 #!/usr/bin/env python3
 """Count a corpus's tokens and compare the speed with plain ways, all in one run.
 
-For each tokenizer, in megabytes of UTF-8 text a second, by the clock, all processes and threads allowed:
+For each tokenizer, in megabytes of UTF-8 text a second, by the clock:
 
     read         read_blocks() and parse_block() alone: what reading, decompressing and parsing allow
-    loop         one encode() a document and a Counter, in one Python process
-    encode_batch the tokenizers library on all cores, 512 documents a call, and a Counter
-    counter      one TokenCounter in this process: compare with loop, both have one core and no start
-    ours         count_corpus() with a worker for each core, its start and the encoding of the words included
+    loop         one encode() a document and a Counter, on one core
+    batch        encode_batch of the tokenizers library on all cores, 512 documents a call, and a Counter
+    counter      one TokenCounter on one core: compare with loop; neither includes a start
+    ours         `build_vocab.py --count_only`, the whole program from its start, on all cores
 
 The corpus is rewritten as .jsonl with documents of up to 4 KB, the size of a web page's text, which suits
-encode_batch. Loop and encode_batch get the first --sample_mb of the corpus only: their speed does not depend
-on the amount. Ours gets all of it; it gains from more, since a corpus repeats itself. The counts of ours are
-compared with those of encode_batch where both saw the same. The last line is the table as JSON.
+encode_batch. Loop, batch and counter get the first --sample_mb of the corpus only: the speed of the first two
+does not depend on the amount. Ours gets all of it; it gains from more, since a corpus repeats itself. The
+counts of counter are always compared with those of batch, those of ours where the sample is the whole corpus.
+cpu: the processor time of batch over that of ours, for a megabyte: what the ratio by the clock would be if
+other work did not disturb either and all cores were busy. Peak MB: of all processes of ours together (shared
+pages once). The last line is the table as JSON.
 
     python3 benchmarks/count.py
-    python3 benchmarks/count.py --tokenizers qwen2.5-instruct --corpus my_corpus.jsonl.xz
+    python3 benchmarks/count.py my_corpus.jsonl.xz folder/ --tokenizers qwen2.5-instruct
     python3 benchmarks/count.py --code_mb 100
 """
 
 import argparse
 import json
 import os
-import resource
+import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -50,12 +54,14 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     corpora = [str(ASSETS / "corpora" / name) for name in ("en", "vi", "envi")]
-    parser.add_argument("--corpus", nargs="+", default=corpora, help="default: English, Vietnamese, pairs")
+    parser.add_argument(
+        "corpus", nargs="*", default=corpora, metavar="CORPUS", help="default: English, Vietnamese, pairs"
+    )
     parser.add_argument(
         "--tokenizers", nargs="+", default=TOKENIZERS, help="folders, or names in $VOCABKIT_ASSETS/tokenizers"
     )
     parser.add_argument(
-        "--code_mb", type=float, help="instead of --corpus: so much of the Python code installed here"
+        "--code_mb", type=float, help="instead of CORPUS: so much of the Python code installed here"
     )
     parser.add_argument("--sample_mb", type=float, default=20, help="for the plain ways (default: 20)")
     parser.add_argument("--runs", type=int, default=3, help="the fastest of so many counts (default: 3)")
@@ -100,23 +106,65 @@ def read_texts(corpus: Sequence[str]) -> list[str]:
     ]
 
 
-def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Return what one run takes by the clock, and its result."""
-    start = time.perf_counter()
+def seconds(run: Callable[[], Any]) -> tuple[float, float, Any]:
+    """Return what one run takes by the clock and of processor time, that of its processes too, and its
+    result.
+    """
+    start, before = time.perf_counter(), os.times()
     result = run()
-    return time.perf_counter() - start, result
+    after = os.times()
+    return time.perf_counter() - start, sum(after[:4]) - sum(before[:4]), result
+
+
+class PeakMemory:
+    """The most memory that a process and its children took together, in MB, while the body of `with` ran.
+
+    Linux: the sum of their proportional set sizes, looked at five times a second.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.megabytes = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, args=(pid,))
+
+    def __enter__(self) -> "PeakMemory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self, pid: int) -> None:
+        while not self._stop.wait(0.2):
+            self.megabytes = max(self.megabytes, sum(map(self._size, self._family(pid))))
+
+    def _family(self, pid: int) -> list[int]:
+        found = [pid]
+        for parent in found:
+            for path in Path(f"/proc/{parent}/task").glob("*/children"):
+                found += map(int, _content(path).split())
+        return found
+
+    def _size(self, pid: int) -> float:
+        lines = _content(Path(f"/proc/{pid}/smaps_rollup")).splitlines()
+        return sum(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("Pss:"))
+
+
+def _content(path: Path) -> str:
+    """What a file of /proc says; nothing if the process has ended."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def measure(folder: Path, corpus: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Run the four ways for one tokenizer; speeds in MB of text a second."""
-    import numpy as np
+    from vocabkit.counts import TokenCounter
+    from vocabkit.files import read_json
 
-    from vocabkit.count_corpus import count_corpus
-    from vocabkit.counts import count_texts
-    from vocabkit.cuts import read_recipe
-    from vocabkit.verify import load_encoder
-
-    read_seconds, texts = seconds(lambda: read_texts([str(corpus)]))
+    read_seconds, _, texts = seconds(lambda: read_texts([str(corpus)]))
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
     sample, size = [], 0.0
     for text in texts:
@@ -126,71 +174,70 @@ def measure(folder: Path, corpus: Path, args: argparse.Namespace) -> dict[str, A
         size += len(text.encode()) / 1e6
     whole = len(sample) == len(texts)
     del texts
-    encoder = load_encoder(folder)
+    tokens = TokenCounter(folder)
+    counts_file = corpus.with_name("counts.json")
+    peak = 0.0
 
     def loop() -> Counter[int]:
         counts: Counter[int] = Counter()
         for text in sample:
-            counts.update(encoder.encode(text).ids)
+            counts.update(tokens.encoder.encode(text).ids)
         return counts
 
     def batches() -> Counter[int]:
         counts: Counter[int] = Counter()
         for at in range(0, len(sample), BATCH):
-            for encoding in encoder.encode_batch(sample[at : at + BATCH]):
+            for encoding in tokens.encoder.encode_batch(sample[at : at + BATCH]):
                 counts.update(encoding.ids)
         return counts
 
-    recipe = read_recipe(folder)
+    def counter() -> Counter[int]:
+        for at in range(0, len(sample), BATCH):
+            tokens.add(sample[at : at + BATCH])
+        return Counter({at: count for at, count in enumerate(tokens.take().tolist()) if count})
 
-    def counter() -> Any:
-        return count_texts(recipe, sample)
+    def ours() -> Counter[int]:
+        nonlocal peak
+        counts_file.unlink(missing_ok=True)
+        command = [sys.executable, str(ROOT / "build_vocab.py"), "-m", str(folder), str(corpus)]
+        command += ["--count_only", "-o", str(counts_file)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with PeakMemory(process.pid) as memory:
+            if process.wait():
+                raise UserError(f"{' '.join(command)} failed; run it alone to see why")
+        peak = max(peak, memory.megabytes)
+        return Counter({int(token): count for token, count in read_json(counts_file)["counts"].items()})
 
-    def ours() -> Any:
-        with tempfile.TemporaryDirectory() as work:
-            return count_corpus(folder, [str(corpus)], progress_file=Path(work) / "progress.json")
-
-    times: dict[str, list[float]] = {"loop": [], "encode_batch": [], "counter": [], "ours": []}
+    ways = {"loop": loop, "batch": batches, "counter": counter, "ours": ours}
+    best = dict.fromkeys(ways, float("inf"))
+    best_cpu = dict(best)
     for _ in range(args.runs):
-        for name, run in (
-            ("loop", loop),
-            ("encode_batch", batches),
-            ("counter", counter),
-            ("ours", ours),
-        ):
-            spent, result = seconds(run)
-            times[name].append(spent)
-            if name == "encode_batch":
-                expected = result
-    if whole:
-        found = {int(i): int(result.vector[i]) for i in np.flatnonzero(result.vector)}
-        if found != dict(expected):
-            raise UserError(f"{folder}: the counts differ from those of encode_batch; please report it")
-    best = {name: min(spent) for name, spent in times.items()}
-    row = {
-        "tokenizer": folder.name,
-        "megabytes": megabytes,
-        "read": megabytes / read_seconds,
-        "loop": size / best["loop"],
-        "encode_batch": size / best["encode_batch"],
-        "counter": size / best["counter"],
-        "ours": megabytes / best["ours"],
-        "compared": whole,
-        "peak_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6,
-    }
+        results = {}
+        for name, run in ways.items():
+            os.environ["TOKENIZERS_PARALLELISM"] = "false" if name in ("loop", "counter") else "true"
+            spent, cpu, results[name] = seconds(run)
+            best[name], best_cpu[name] = min(best[name], spent), min(best_cpu[name], cpu)
+        for name in ("counter", "ours") if whole else ("counter",):
+            if results[name] != results["batch"]:
+                raise UserError(f"{folder}: {name} counts otherwise than encode_batch; please report it")
+    row = {"tokenizer": folder.name, "megabytes": megabytes, "read": megabytes / read_seconds}
+    row |= {name: (megabytes if name == "ours" else size) / spent for name, spent in best.items()}
     return row | {
         "counter_to_loop": row["counter"] / row["loop"],
-        "ours_to_encode_batch": row["ours"] / row["encode_batch"],
+        "ours_to_batch": row["ours"] / row["batch"],
+        "ours_to_batch_cpu": (best_cpu["batch"] / size) / (best_cpu["ours"] / megabytes),
+        "compared": whole,
+        "peak_mb": peak,
     }
 
 
 def formatted(row: dict[str, Any]) -> str:
     """Return a row of the table."""
     speeds = " ".join(
-        f"{row[name]:7.1f}" for name in ("megabytes", "read", "loop", "encode_batch", "counter", "ours")
+        f"{row[name]:7.1f}" for name in ("megabytes", "read", "loop", "batch", "counter", "ours")
     )
     equal = "yes" if row["compared"] else "-"
-    ratios = f"{row['counter_to_loop']:7.1f} {row['ours_to_encode_batch']:6.1f}"
+    ratios = f"{row['counter_to_loop']:7.1f} {row['ours_to_batch']:6.1f} {row['ours_to_batch_cpu']:6.1f}"
     return f"{row['tokenizer']:24} {speeds} {ratios} {equal:5} {row['peak_mb']:8.0f}"
 
 
@@ -198,7 +245,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the benchmark; return the exit status."""
     args = build_parser().parse_args(argv)
     titles = ("MB", "read", "loop", "batch", "counter", "ours", "c/loop")
-    print(f"{'tokenizer':24} {' '.join(f'{title:>7}' for title in titles)}  ratio equal  peak MB")
+    print(f"{'tokenizer':24} {' '.join(f'{title:>7}' for title in titles)}  ratio    cpu equal  peak MB")
     rows = []
     with tempfile.TemporaryDirectory() as work:
         corpus = Path(work) / "corpus.jsonl"

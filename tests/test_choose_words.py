@@ -10,15 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import build_vi_words
-from vocabkit.choose_words import (
-    Compatible,
-    Matcher,
-    Savings,
-    StretchCounter,
-    candidates,
-    choose,
-    chosen_rows,
-)
+from vocabkit.choose_tokens import Choice, choose, chosen_rows, new_token
+from vocabkit.choose_words import Compatible, Matcher, Savings, StretchCounter, candidates
 from vocabkit.corpus import find_sources
 from vocabkit.errors import UserError
 from vocabkit.text import nfc
@@ -87,8 +80,9 @@ def test_savings_and_greedy_by_hand():
     assert savings.total({0}) == 9 and savings.total({1}) == 10 and savings.total({2}) == 6
     assert savings.total({0, 1}) == 3 + 5 + 5
     assert savings.total({3}) == 9
-    assert choose(savings, 9, usable=lambda word: True) == [(1, 10), (2, 6), (0, 3)], " b c overlaps"
-    assert choose(savings, 1, usable=lambda word: word == 2) == [(2, 6)]
+    every = Choice(savings, usable=lambda word: True)
+    assert choose(every, words=9) == [(1, 10), (2, 6), (0, 3)], " b c overlaps"
+    assert choose(Choice(savings, usable=lambda word: word == 2), words=1) == [(2, 6)]
 
 
 def test_false_hits_are_counted_and_refused():
@@ -98,7 +92,7 @@ def test_false_hits_are_counted_and_refused():
     assert savings.false_hits() == [0.25, 0.0]
     # " con sống" → " con số", "ng": 9 characters become 1 + 2
     assert savings.total({0}) == 3 * (len(" con số") - 1) + 9 - 3
-    chosen, refused = chosen_rows([{"word": "con▁số"}, {"word": "thời▁gian"}], savings, 5)
+    chosen, refused = chosen_rows([{"word": "con▁số"}, {"word": "thời▁gian"}], savings, words=5)
     assert [row["word"] for row in chosen] == ["thời▁gian"] and refused == 1
     assert chosen[0]["saved"] == 3 * (len(" thời gian") - 1)
 
@@ -143,7 +137,7 @@ def test_the_list_is_overlap_free_and_saves_what_it_says(qwen, rows, lines):
     contents = candidates(rows, tokenizer)
     training = [line for line in lines if not held_out(line)]
     savings = savings_of(contents, training, load_encoder(qwen))
-    chosen, _ = chosen_rows(rows, savings, 300)
+    chosen, _ = chosen_rows(rows, savings, words=300)
     words = [" " + row["word"].replace("▁", " ") for row in chosen]
     assert len(words) == 300 and overlapping(words) == []
     assert overlapping([" trở thành", " thành lập"]), "the check itself"
@@ -210,7 +204,7 @@ def test_curve(tiny):
         len(load_encoder(folder).encode(text, add_special_tokens=False).ids)
         for text in (" học sinh", *impact)
     ]
-    assert curve.numbers == [1]
+    assert curve.numbers == [1] and curve.syllables == [0] and "syllables" not in curve.table()
     assert curve.saved["chosen"] == [3 * (sizes[0] - 1)] and curve.saved["impact"] == [2 * (sizes[1] - 1)]
     assert "chosen" in curve.table() and curve.table().count("%") == 3
 
@@ -239,12 +233,18 @@ def test_choose_on_the_command_line(tiny, tmp_path, capsys):
 
 
 def test_bundled_list(assets, qwen):
-    """The bundled lists: form, order, overlap-free, and what it saves on lines it was not chosen on."""
+    """The bundled list: form, order, overlap-free, and what it saves on lines it was not chosen on."""
     path = Path(build_vi_words.__file__).parent / "data" / "vi_words_chosen.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    words = [" " + row["word"].replace("▁", " ") for row in rows]
+    words = [new_token(row) for row in rows if "word" in row]
     assert len(set(words)) == len(words) == 2048 and overlapping(words) == []
+    assert len(rows) == 2048 + 1024 and sum("word" in row for row in rows[:1024]) == 567
+    saved = [row["saved"] for row in rows]
+    assert saved == sorted(saved, reverse=True)
     lines = measured_lines(find_sources([str(assets / "corpora" / "vi")]))
     tokens = count_tokens(load_encoder(qwen), lines)
-    for number, share in ((1024, 0.105), (2048, 0.13)):
-        assert 1 - count_tokens(with_words(_tokenizer(qwen), words[:number]), lines) / tokens > share
+    for number, share in ((1024, 0.125), (2048, 0.15)):
+        first = [new_token(row) for row in rows[:number]]
+        merges = [item for item in first if not isinstance(item, str)]
+        encoder = with_words(_tokenizer(qwen), [item for item in first if isinstance(item, str)], merges)
+        assert 1 - count_tokens(encoder, lines) / tokens > share

@@ -95,7 +95,7 @@ def test_wrong_options_are_refused(name, capsys):
     for argv in ([], ["--no_such_option"], ["-m", "x", "-t", "no_such_task"], ["-m", "x", "-t", "trim"]):
         if argv == [] or name == "model_edit.py" or argv[0].startswith("--"):
             with pytest.raises(SystemExit) as stopped:
-                SCRIPTS[name].build_parser().parse_args(argv)
+                SCRIPTS[name].main(argv)
             assert stopped.value.code == 2 and "error:" in capsys.readouterr().err
 
 

@@ -65,7 +65,7 @@ def test_counts_equal_those_of_document_by_document(tiny, corpus, tmp_path, work
 def test_a_finished_run_is_not_counted_again(tiny, corpus, tmp_path, monkeypatch):
     folder = tiny("qwen").path
     first = count_corpus(folder, corpus, progress_file=tmp_path / "p.json", workers=1)
-    monkeypatch.setattr(module, "_Workers", None)  # no process may start
+    monkeypatch.setattr(module, "Workers", None)  # no process may start
     again = count_corpus(folder, corpus, progress_file=tmp_path / "p.json", workers=1)
     assert (again.vector == first.vector).all() and again.documents == first.documents
 
@@ -190,6 +190,6 @@ def die(block: object) -> None:
 
 
 def test_a_worker_that_dies_is_one_line(tiny, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_count_block", die)  # handed over by name
+    monkeypatch.setattr("vocabkit.workers._count_block", die)  # handed over by name
     with pytest.raises(UserError, match="ended from outside.*fewer --workers"):
         count_corpus(tiny("qwen").path, corpus, progress_file=tmp_path / "p.json", workers=1)

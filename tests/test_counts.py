@@ -16,24 +16,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.compute
 import pytest
 import regex
 from conftest import REAL_NAMES, SENTENCES, TINY_KINDS, write_tiny
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, Tokenizer, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
 
 from vocabkit import counts, cuts
 from vocabkit.bpe import byte_level_token
-from vocabkit.counts import SETTLED, TokenCounter, count_texts
-from vocabkit.cuts import GPT2, LLAMA3, OTHER_SPACE, QWEN2, Recipe, read_recipe
+from vocabkit.counts import END, ONE_WORD, ChunkCounter, Tally, TokenCounter, bordered
+from vocabkit.cuts import GPT2, LLAMA3, QWEN2, SPACES, Cuts, Cutter
 
 NAMES = [*REAL_NAMES, "qwen2-instruct", "stories260K"]
 SMALL = [*TINY_KINDS, "gpt2"]
 # tests/conftest.py's profile sets how much is tried: 40 normally, 2,000 for HYPOTHESIS_PROFILE=thorough.
 BUDGET = settings().max_examples
 THOROUGH = BUDGET > 1000
-STAND_INS = "\x01\x02\x04"
+SETTLED = re.compile(f"[{counts.SETTLED}]*")
 PATTERNS = {"GPT-2": GPT2, "Qwen2": QWEN2, "Llama-3": LLAMA3}
 
 
@@ -56,14 +58,26 @@ def culprit(items: Sequence[Any], differ: Callable[[Sequence[Any]], bool]) -> Se
 class Opened:
     """A tokenizer as our code counts with it, and the same one as the tokenizers library runs it."""
 
-    recipe: Recipe
+    path: Path
     counter: TokenCounter
-    encoder: Tokenizer
+
+    @property
+    def encoder(self) -> Tokenizer:
+        return self.counter.encoder
+
+    @property
+    def cuts(self) -> Cuts | None:
+        return self.counter.recipe.cuts
+
+    def count(self, texts: Sequence[str]) -> np.ndarray:
+        """Count as our code does."""
+        self.counter.add(texts)
+        return self.counter.take()
 
     def direct(self, texts: Sequence[str]) -> np.ndarray:
         """Count as the library encodes, each document by itself and with its special tokens."""
         ids = [i for encoding in self.encoder.encode_batch(list(texts)) for i in encoding.ids]
-        return np.bincount(np.asarray(ids, np.int64), minlength=self.recipe.ids)
+        return np.bincount(np.asarray(ids, np.int64), minlength=self.counter.recipe.ids)
 
     def explain(self, found: np.ndarray, expected: np.ndarray) -> str:
         """Say which tokens were counted wrongly, token: (counted, expected)."""
@@ -71,8 +85,8 @@ class Opened:
         return str({self.encoder.id_to_token(i): (int(found[i]), int(expected[i])) for i in wrong})
 
     def check(self, texts: Sequence[str]) -> None:
-        """Assert that count_texts counts these texts as the library does."""
-        found, expected = count_texts(self.recipe, texts), self.direct(texts)
+        """Assert that these texts are counted as by the library."""
+        found, expected = self.count(texts), self.direct(texts)
         assert found.dtype == np.int64
         assert found.shape == expected.shape
         if not (found == expected).all():
@@ -86,8 +100,7 @@ class Opened:
 
         def both(part: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
             texts = documents(part)
-            self.counter.add(texts)
-            return self.counter.take(), self.direct(texts)
+            return self.count(texts), self.direct(texts)
 
         def differ(part: Sequence[Any]) -> bool:
             found, expected = both(part)
@@ -99,9 +112,7 @@ class Opened:
 
 
 def open_counter(folder: Path) -> Opened:
-    recipe = read_recipe(folder)
-    counter = TokenCounter(recipe)
-    return Opened(recipe, counter, counter._encoder)  # not read again: that takes seconds
+    return Opened(folder, TokenCounter(folder))
 
 
 # Tokenizers
@@ -211,22 +222,13 @@ def test_real_texts_are_counted_as_encoded(opened, pieces, name):
     opened(name).check_parts(pieces, list)
 
 
-@pytest.mark.assets
-def test_count_texts_reads_any_iterable(opened, pieces):
-    """More than the million characters that it hands on at a time, from a generator."""
-    qwen, texts = opened("qwen2.5-instruct"), [*pieces[:1000], *SENTENCES]
-    times = 1_200_000 // sum(map(len, texts)) + 1
-    found = count_texts(qwen.recipe, itertools.chain.from_iterable(itertools.repeat(texts, times)))
-    assert (found == times * qwen.direct(texts)).all()
-
-
 # Any text
 
 # What has been, or may be, taken for a space or a border by one library and not by the other, or joined to
 # what stands before or after it.
 FRAGMENTS = [
     *" \t\r\n\0", "  ", "   ", "\r\n", "\n\n", " \n", "\n ", "\t ", " \t", "\n\r\n", "\r\r\n",
-    *OTHER_SPACE, *"\u200b\u200c\u200d\u200e\ufeff\u2060\u180e\xad\u061c", *STAND_INS,
+    *SPACES, *"\u200b\u200c\u200d\u200e\ufeff\u2060\u180e\xad\u061c", *"\x01\x02\x04",
     *"\x7f\x1b\x8f\ufffd\ufffc", "▁", "▁▁", "a▁b", "Ġ", "Ċ", "<0x0A>",
     # Combining marks, also of Thai and Devanagari; Vietnamese in all forms
     *"\u0300\u0301\u0309\u0323\u0308\u0338\u20e3\u0e31\u0e33\u093f\u094d\u3099\ufe0f",
@@ -271,7 +273,8 @@ def check_any_text(data: Any, opened: Opened) -> None:
     ends = data.draw(st.lists(st.integers(0, len(texts)), max_size=3), label="portions end at")
     # What TokenCounter(..., max_entries=) sets: to read a large tokenizer again for each example takes hours.
     counter = opened.counter
-    counter._max_entries = max_entries
+    counter._counter = ChunkCounter(counter.recipe, max_entries=max_entries)
+    counter._words, counter._chunks = Tally(max_entries), Tally(max_entries)
     for start, end in itertools.pairwise([0, *sorted(ends), len(texts)]):
         counter.add(texts[start:end])
     found, expected = counter.take(), opened.direct(texts)
@@ -298,19 +301,39 @@ def test_what_does_not_fit_is_counted_earlier(small, kind, max_entries):
     """More words than may be held, in one document and in many, also of those that our expression leaves to
     the library; chunks and words never pile up.
     """
-    counter = TokenCounter(small(kind).recipe, max_entries=max_entries)
+    counter = TokenCounter(small(kind).path, max_entries=max_entries)
     texts = [*SENTENCES, " ".join(SENTENCES), "\n".join(SENTENCES), *SENTENCES]
     texts += [f"ภาษา{char} <{char}>" for char in SENTENCES[0]]
     for text in texts:
         counter.add([text])
-        assert len(counter._chunks) + len(counter._texts) <= max_entries
-        assert len(counter._words) + len(counter._whole) <= max_entries
+        chunks = counter._counter
+        tallies = (chunks._chunks, chunks._words, chunks._others, counter._words, counter._chunks)
+        assert all(len(tally) <= max_entries for tally in tallies)
+        assert chunks._pending_size <= 100 * max_entries and not chunks._texts_size
     assert (counter.take() == small(kind).direct(texts)).all()
+
+
+def test_a_tally_adds_up_equal_strings_and_is_full_of_many_or_of_long_ones():
+    def add(strings: list[str]) -> None:
+        tally.add(pyarrow.array(strings), pyarrow.array([3] * len(strings)))
+
+    tally = Tally(100)
+    for _ in range(500):
+        add(["a", "b"])
+        assert len(tally) <= 100 and not tally.full()
+    assert tally.take().to_pydict() == {"string": ["a", "b"], "count": [1500, 1500]}
+    assert tally.take().num_rows == 0
+    for many in ([str(at) for at in range(101)], ["a" * 2100, "b" * 2100]):
+        add(many)
+        assert tally.full()
+        taken = tally.take().to_pydict()
+        assert sorted(taken["string"]) == sorted(many) and set(taken["count"]) == {3}
+        assert not tally.full()
 
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_no_text_and_empty_texts(small, kind):
-    counter = TokenCounter(small(kind).recipe)
+    counter = TokenCounter(small(kind).path)
     for texts in ([], [""], ["", "", ""], ["", "a", ""], [" "], ["\n"], [" ", "\n", "\t"]):
         counter.add(texts)
         assert (counter.take() == small(kind).direct(texts)).all(), texts
@@ -329,6 +352,17 @@ def test_no_document_joins_with_the_next(small, kind):
     starts = [" b", "  b", " \tb", "\tb", " \nb", "\nb", "\n b", "b\n", "1", "s", "\u0301", " \x0bb", "\r\nb"]
     for end, start in itertools.product(ends, starts):
         small(kind).check_parts([f"z a{end}", f"z{start}", f"{start}{end}", f"a{end}{start}"], list)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_added_tokens_stay_whole_and_end_what_stands_before_them(small, kind):
+    around = ["", "a", "1", "é", "!", " ", "  ", "\n  ", "é  ", "\u3000 "]
+    for token in small(kind).encoder.get_added_tokens_decoder().values():
+        content = token.content
+        pairs = list(itertools.product(around, around))
+        texts = [f"b{before}{content}{after}" for before, after in pairs]
+        texts += [f"{before}{content[:-1]}{after}" for before, after in pairs]
+        small(kind).check_parts(texts, list)
 
 
 # Every character
@@ -370,7 +404,7 @@ SWEPT = NAMES if THOROUGH else ["qwen2.5-instruct", "llama-3.2-instruct", "gemma
 @pytest.mark.parametrize("name", SWEPT)
 def test_no_character_reaches_over_a_cut(opened, name):
     """Many characters in one document, but for those that send a document another way."""
-    cuts = opened(name).recipe.cuts
+    cuts = opened(name).cuts
     slow = cuts.whole if cuts else None
     alone, together = [], []
     for char in sampled_characters():
@@ -398,9 +432,18 @@ def library_splitter(pattern: str) -> Any:
 
 
 def split_both(pattern: str, splitter: Any, text: str) -> tuple[list[str], list[str]]:
-    """The words of a text by our expression and by the library, both in byte-level characters."""
-    ours = [byte_level_token(word.encode()) for word in regex.findall(pattern, text)]
-    return ours, [word for word, _ in splitter.pre_tokenize_str(text)]
+    """The words of a text by our expression and by the library, both in byte-level characters. Ours are found
+    between other texts.
+    """
+    other = " \n.a1'"
+    between = regex.findall(bordered(pattern), END.join([other, text, other, text]))
+    ours, again = [[], [], [], []], 0
+    for word in between:
+        again += word == END
+        if word != END:
+            ours[again].append(byte_level_token(word.encode()))
+    assert ours[1] == ours[3]
+    return ours[1], [word for word, _ in splitter.pre_tokenize_str(text)]
 
 
 @pytest.mark.parametrize("name", PATTERNS)
@@ -438,88 +481,180 @@ def test_settled_texts_are_split_alike(name, text):
     assert ours == library
 
 
+@pytest.mark.parametrize("name", PATTERNS)
+def test_what_is_taken_for_one_word_is_one(name):
+    """Every settled letter, by the expression of another library, with a space before it and without."""
+    texts = [f"{space}a{char}b" for char in settled_characters() for space in ("", " ")]
+    texts += [f"{char}\n" for char in "ab1"]
+    single = pyarrow.compute.match_substring_regex(pyarrow.array(texts), ONE_WORD).to_pylist()
+    assert 2 * 30_000 < sum(single) < 2 * 60_000
+    expression = regex.compile(PATTERNS[name])
+    assert all(expression.findall(text) == [text] for text, one in zip(texts, single, strict=True) if one)
+
+
+def test_no_normalizer_changes_settled_texts():
+    """Alone, and behind or before what composes with others."""
+    normalizer = normalizers.NFC()
+    for char in settled_characters():
+        assert not unicodedata.combining(char)
+        assert normalizer.normalize_str(f"a{char}e{char}") == f"a{char}e{char}"
+
+
 # Where texts are cut
 
+LAST = Cuts(last=True, lines=True)
+CUTS = {
+    "words": Cuts(last=True, lines=True, words=QWEN2),
+    "last": LAST,
+    "last, no lines": Cuts(last=True, lines=False),
+    "first": Cuts(last=False, lines=True),
+    "first, no lines": Cuts(last=False, lines=False),
+}
 
-def chunk_texts(texts: Sequence[str], *, lines: bool) -> list[str]:
-    """The chunks of texts but for empty ones, which count nothing."""
-    found = [cuts.chunk_text(chunk) for chunk in cuts.chunks(texts, lines=lines)]
-    return [text for text in found if text]
+
+def cut(texts: Sequence[str], cuts: Cuts, added: Sequence[str] = ()) -> list[str]:
+    return Cutter(cuts, added).chunks(texts).to_pylist()
 
 
-def cut_by_rule(text: str, *, lines: bool) -> list[str]:
-    """Cut as vocabkit/cuts.py's docstring says, one character after another."""
-    found, start = [], 0
-    for at in range(1, len(text)):
-        is_word = text[at] == " " and not text[at - 1].isspace()
-        rest_of_stretch = re.match(r"\s*", text[at:])[0]
-        if is_word or (lines and text[at - 1] == "\n" and not {"\n", "\r"} & set(rest_of_stretch)):
-            found.append(text[start:at])
-            start = at
-    return [*found, text[start:]] if text else []
+def kind_of(char: str) -> str:
+    if not char.isascii():
+        return "?"
+    return (
+        "white" if char.isspace() else "letter" if char.isalpha() else "digit" if char.isdigit() else "other"
+    )
+
+
+def may_be_cut(before: str, after: str, cuts: Cuts, added: Sequence[str]) -> bool:
+    """Whether a text may be cut between these two parts, as vocabkit/cuts.py's docstring says."""
+    if not before or not after:
+        return False
+    spaces = after[: len(after) - len(after.lstrip())]
+    if not cuts.last:
+        at_space = after[0] == " " and before[-1] != " "
+        return at_space or (cuts.lines and before[-1] == "\n" and after[0] != "\n")
+    if after[0] == " " and spaces == " " and len(after) > 1:
+        added_next = after[1].encode()[:1] in {content.encode()[:1] for content in added}
+        if not added_next or (before[-1].isascii() and not before[-1].isspace()):
+            return True
+    if cuts.lines and before[-1] == "\n" and not {"\n", "\r"} & set(spaces):
+        return True
+    first, second = kind_of(before[-1]), kind_of(after[0])
+    border = (first in ("letter", "digit") and second not in ("?", first)) or (first, second) == (
+        "other",
+        "digit",
+    )
+    inside = any(before[-1] + after[0] in content for content in added)
+    return bool(cuts.words) and border and not inside
+
+
+def cut_by_rule(text: str, cuts: Cuts, added: Sequence[str] = ()) -> list[str]:
+    at = [0, *(at for at in range(1, len(text)) if may_be_cut(text[:at], text[at:], cuts, added)), len(text)]
+    return [text[a:b] for a, b in itertools.pairwise(at)] if text else []
 
 
 @pytest.mark.parametrize(
-    ("text", "with_lines", "without"),
+    ("text", "last", "first"),
     [
         ("tôi đi", ["tôi", " đi"], ["tôi", " đi"]),
-        ("tôi\nđi", ["tôi\n", "đi"], ["tôi\nđi"]),
-        ("a  b", ["a", "  b"], ["a", "  b"]),
-        ("a    b", ["a", "    b"], ["a", "    b"]),
-        ("a\n\n\nb", ["a\n\n\n", "b"], ["a\n\n\nb"]),
-        ("a\n b", ["a\n", " b"], ["a\n b"]),
-        ("a\n \n  b", ["a\n \n", "  b"], ["a\n \n  b"]),
-        ("a\n  ", ["a\n", "  "], ["a\n  "]),
-        ("a \nb", ["a", " \n", "b"], ["a", " \nb"]),
-        ("a\t b", ["a\t b"], ["a\t b"]),
-        ("a \tb", ["a", " \tb"], ["a", " \tb"]),
-        ("a\n\tb", ["a\n", "\tb"], ["a\n\tb"]),
-        ("a\r\nb", ["a\r\n", "b"], ["a\r\nb"]),
-        ("a\n\r\n\nb", ["a\n\r\n\n", "b"], ["a\n\r\n\nb"]),
-        ("a\n\t\rb", ["a\n\t\rb"], ["a\n\t\rb"]),  # a line end for the expressions, but not after \n
-        ("a\rb", ["a\rb"], ["a\rb"]),
-        (" a ", [" a", " "], [" a", " "]),
-        ("\na\n", ["\n", "a\n"], ["\na\n"]),
+        ("tôi\nđi", ["tôi\n", "đi"], ["tôi\n", "đi"]),
+        ("a  b", ["a ", " b"], ["a", "  b"]),
+        ("a    b", ["a   ", " b"], ["a", "    b"]),
+        ("a\n\n\nb", ["a\n\n\n", "b"], ["a\n\n\n", "b"]),
+        ("a\n b", ["a\n", " b"], ["a\n", " b"]),
+        ("a\n \n  b", ["a\n \n", " ", " b"], ["a\n", " \n", "  b"]),
+        ("a\n  ", ["a\n", "  "], ["a\n", "  "]),
+        ("a \nb", ["a \n", "b"], ["a", " \n", "b"]),
+        ("a\t b", ["a\t", " b"], ["a\t", " b"]),
+        ("a \tb", ["a \tb"], ["a", " \tb"]),
+        ("a \u3000b", ["a \u3000b"], ["a", " \u3000b"]),
+        ("a\n\tb", ["a\n", "\tb"], ["a\n", "\tb"]),
+        ("a\r\nb", ["a\r\n", "b"], ["a\r\n", "b"]),
+        ("a\n\r\n\nb", ["a\n\r\n\n", "b"], ["a\n", "\r\n\n", "b"]),
+        ("a\n\t\rb", ["a\n\t\rb"], ["a\n", "\t\rb"]),
+        ("a\n" + " " * 300 + "b", ["a\n" + " " * 299, " b"], ["a\n", " " * 300 + "b"]),  # gives up
+        (" a ", [" a "], [" a", " "]),
+        ("\na\n", ["\n", "a\n"], ["\n", "a\n"]),
         ("", [], []),
     ],
 )
-def test_chunks_by_hand(text, with_lines, without):
-    assert chunk_texts([text], lines=True) == cut_by_rule(text, lines=True) == with_lines
-    assert chunk_texts([text], lines=False) == cut_by_rule(text, lines=False) == without
+def test_chunks_by_hand(text, last, first):
+    assert cut([text], LAST) == last
+    assert cut([text], CUTS["first"]) == first
+    if len(text) < 100:
+        assert cut_by_rule(text, LAST) == last and cut_by_rule(text, CUTS["first"]) == first
 
 
-def test_chunks_never_reach_into_the_next_document():
-    texts = ["a", " b", "\n", "\nc ", "", " d", "\t", " e\n", "f"]
-    expected = ["a", " b", "\n", "\n", "c", " ", " d", "\t", " e\n", "f"]
-    assert chunk_texts(texts, lines=True) == expected
-
-
-plain_texts = st.lists(
-    st.one_of(
-        st.sampled_from([*" \n\t\r.a", "  ", "\n\n", "\r\n", "đi", "\u0301", "\u200b"]), st.text(max_size=3)
-    ),
-    max_size=16,
-).map("".join)
-
-
-@given(texts=st.lists(plain_texts, max_size=5), lines=st.booleans())
-@example(["a b", " ", "\n", "\t "], True)
-def test_chunks_are_the_documents_cut_by_the_rule(texts, lines):
-    texts = ["".join(c for c in text if c not in OTHER_SPACE + STAND_INS) for text in texts]
-    found = chunk_texts(texts, lines=lines)
-    assert "".join(found) == "".join(texts)
-    assert found == [piece for text in texts for piece in cut_by_rule(text, lines=lines)]
-
-
-@given(
-    text=st.lists(st.sampled_from([*" \n\t\ra.", *OTHER_SPACE]), max_size=16).map("".join),
-    lines=st.booleans(),
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("self.x12=(y), z\n", ["self", ".x", "12", "=(y", "),", " z", "\n"]),
+        ("don't 5.5% có, a", ["don", "'t", " 5", ".", "5", "%", " có,", " a"]),
+        ("a <s> b<s>", ["a", " <s>", " b", "<s>"]),
+        ("a  <s>  b", ["a", "  <s> ", " b"]),
+        ("as>", ["as>"]),  # s> is part of the added token
+    ],
 )
-def test_texts_with_other_space_are_cut_where_the_rule_allows(text, lines):
-    found = cuts.careful_pattern(lines).findall(text)
-    assert "".join(found) == text
-    allowed = set(itertools.accumulate(map(len, cut_by_rule(text, lines=lines))))
-    assert allowed.issuperset(itertools.accumulate(map(len, found)))
+def test_chunks_of_words_by_hand(text, expected):
+    found = cut([text], CUTS["words"], ["<s>"])
+    assert found == cut_by_rule(text, CUTS["words"], ["<s>"]) == expected
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_chunks_never_reach_into_the_next_document(name):
+    texts = [
+        "a",
+        " b",
+        "\n",
+        "\nc ",
+        "",
+        " d",
+        "\t",
+        " e\n",
+        "f",
+        " ",
+        "g  ",
+        "\n",
+        "1",
+        "<",
+        "s>",
+        "h\n ",
+        "\n",
+    ]
+    check_cuts(texts, CUTS[name])
+
+
+plain_texts = st.lists(st.sampled_from([*" \n\t\r.a1'", "  ", "\n\n", "\r\n", "đi", "<s>"]), max_size=16)
+other_texts = st.lists(
+    st.one_of(st.sampled_from([*" \n\r.a1", *SPACES, "\u0301", "\u200b", "ế", "“"]), st.text(max_size=3)),
+    max_size=16,
+)
+
+
+@pytest.mark.parametrize("name", CUTS)
+@given(text=plain_texts.map("".join))
+def test_chunks_are_the_text_cut_by_the_rule(name, text):
+    assert cut([text], CUTS[name], ["<s>"]) == cut_by_rule(text, CUTS[name], ["<s>"])
+
+
+@pytest.mark.parametrize("name", CUTS)
+@given(texts=st.lists(other_texts.map("".join), max_size=4))
+@example(["a b", " ", "\n", "\t "])
+@example([])
+def test_other_texts_are_cut_only_where_the_rule_allows(name, texts):
+    check_cuts(texts, CUTS[name])
+
+
+def ends(pieces: Iterable[str]) -> set[int]:
+    """Where pieces of a text end."""
+    return set(itertools.accumulate(map(len, pieces))) - {0}
+
+
+def check_cuts(texts: list[str], cuts: Cuts) -> None:
+    """Assert that all texts are cut from each other, and within only where the rule allows."""
+    found = cut(texts, cuts, ["<s>"])
+    assert "".join(found) == "".join(texts)
+    allowed = ends(piece for text in texts for piece in cut_by_rule(text, cuts, ["<s>"]))
+    assert ends(texts) <= ends(found) <= allowed
 
 
 # Which tokenizers may be cut at all
@@ -528,7 +663,7 @@ def test_texts_with_other_space_are_cut_where_the_rule_allows(text, lines):
 @pytest.mark.assets
 @pytest.mark.parametrize("name", NAMES)
 def test_where_real_tokenizers_are_cut(opened, name):
-    cuts = opened(name).recipe.cuts
+    cuts = opened(name).cuts
     if name == "stories260K":  # its normalizer puts ▁ before every text
         assert cuts is None
     else:
@@ -547,7 +682,7 @@ def test_where_real_tokenizers_are_cut(opened, name):
     ],
 )
 def test_where_small_tokenizers_are_cut(small, kind, lines, words):
-    cuts = small(kind).recipe.cuts
+    cuts = small(kind).cuts
     assert (cuts.lines, cuts.words) == (lines, words)
 
 
@@ -630,7 +765,7 @@ NEVER_CUT: dict[str, tuple[str, Callable[[dict[str, Any]], None]]] = {
 def test_tokenizers_that_may_not_be_cut_are_counted_whole(tiny_copy, case):
     kind, change = NEVER_CUT[case]
     tokenizer = edited(tiny_copy(kind), change)
-    assert tokenizer.recipe.cuts is None
+    assert tokenizer.cuts is None
     tokenizer.check(MIXED)
 
 
@@ -721,29 +856,29 @@ def test_what_unigram_strips(opened, name, text):
 @pytest.mark.parametrize("kind", ["qwen", "gemma"])
 def test_merged_shards_equal_one_count(small, kind):
     texts = [*SENTENCES, *MIXED, *SENTENCES[:3]]
-    recipe = small(kind).recipe
-    merged = counts.merge(count_texts(recipe, texts[at::4]) for at in range(4))
+    merged = counts.merge(small(kind).count(texts[at::4]) for at in range(4))
     assert merged.dtype == np.int64
-    assert (merged == count_texts(recipe, texts)).all()
+    assert (merged == small(kind).count(texts)).all()
     assert (merged == small(kind).direct(texts)).all()
 
 
 @pytest.mark.parametrize("kind", SMALL)
 def test_large_counts_are_exact(small, kind):
     """A table of chunks as add() leaves it after a corpus far too large for a test."""
-    counter = TokenCounter(small(kind).recipe)
+    counter = TokenCounter(small(kind).path)
     often = {
         SENTENCES[0]: 2**31 + 1,
         SENTENCES[6]: 2**40 + 3,
         "việc <|end|>": 2**47 + 5,
         "a\u0600b": 2**31 - 1,
     }
-    expected = np.zeros(small(kind).recipe.ids, np.int64)
+    expected = np.zeros(counter.recipe.ids, np.int64)
     for text, times in often.items():
-        for chunk in cuts.chunks([text], lines=False):
-            counter._chunks[chunk] += times
+        chunks = counter._counter._cutter.chunks([text])
+        counter._counter._chunks.add(chunks, pyarrow.array([times] * len(chunks)))
         ids = small(kind).encoder.encode(text, add_special_tokens=False).ids
         expected += times * np.bincount(ids, minlength=len(expected))
+    counter.absorb(counter._counter.take())
     found = counter.take()
     assert (found == expected).all(), small(kind).explain(found, expected)
     assert found.max() > 2**47

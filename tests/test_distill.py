@@ -1,4 +1,4 @@
-"""vocabkit/word_model.py, distill.py: only new rows move, towards what the old tokens meant, bit for bit."""
+"""vocabkit/word_model.py and distill.py: only new rows move, towards what old tokens meant, bit by bit."""
 
 import doctest
 import json

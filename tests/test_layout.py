@@ -31,7 +31,7 @@ ALLOWED = {
     **dict.fromkeys(
         ("checkpoint", "torch_bin", "vocab_tensors", "verify", "view", "compare", "report"), NUMPY
     ),
-    **dict.fromkeys(("counts", "embed_init", "segment", "verify_rows"), NUMPY),
+    **dict.fromkeys(("counts", "cuts", "embed_init", "segment", "verify_rows"), NUMPY),
     **dict.fromkeys(
         (
             "edit",
@@ -46,10 +46,18 @@ ALLOWED = {
         ),
         NUMPY | {"tqdm"},
     ),
-    **dict.fromkeys(("words", "choose_words", "word_curve"), NUMPY | {"tqdm"}),
+    **dict.fromkeys(
+        ("words", "choose_words", "choose_tokens", "syllables", "word_curve", "compare_inits"),
+        NUMPY | {"tqdm"},
+    ),
+    **dict.fromkeys(("estimates", "inits_report"), NUMPY),
+    **dict.fromkeys(("only_scripts", "llama_backend", "chat_models"), NUMPY | {"tqdm"}),
+    **dict.fromkeys(("gguf_export", "gguf_trim"), NUMPY | {"tqdm"}),
+    **dict.fromkeys(("gguf_files", "gguf_verify", "gguf_vocab", "modelfile"), NUMPY | {"tqdm"}),
     "contexts": {"tqdm"},
 }
-MAY_IMPORT_TORCH = {"model", "train", "measure", "word_model", "distill"}  # the last two: rows with gradients
+MAY_IMPORT_TORCH = {"model", "generate", "train", "measure", "word_measures", "measure_inits"}
+MAY_IMPORT_TORCH |= {"word_model", "distill"}  # new rows that have gradients
 MAY_IMPORT_TORCH_INSIDE_FUNCTIONS = MAY_IMPORT_TORCH | {"torch_bin"}
 ALONE = {"errors", "text", "bpe", "unigram"}  # these need no other module of ours either, but errors
 

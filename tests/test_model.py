@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from vocabkit import model as vk
 from vocabkit.errors import UserError
+from vocabkit.generate import generate
 
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = Path(os.environ.get("VOCABKIT_ASSETS", ROOT.parent / "shared" / "assets"))
@@ -251,8 +252,8 @@ def test_generate_equals_transformers(loaded):
     assert tokenizer.decode(ids) == "<|im_start|>user\nXin chào<|im_end|>\n<|im_start|>assistant\n"
     whole = model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=25)[0, len(ids) :].tolist()
     wanted = [i for i in whole if i != tokenizer.eos_token_id]
-    assert list(vk.generate(model, tokenizer, messages, greedy=True, max_new_tokens=25)) == wanted
-    assert list(vk.generate(model, tokenizer, ids, greedy=True, max_new_tokens=25)) == wanted
+    assert list(generate(model, tokenizer, messages, greedy=True, max_new_tokens=25)) == wanted
+    assert list(generate(model, tokenizer, ids, greedy=True, max_new_tokens=25)) == wanted
 
 
 def test_generate_honours_generation_config(copy):
@@ -260,25 +261,25 @@ def test_generate_honours_generation_config(copy):
     free = vk.load_model(copy)
     tokenizer = vk.load_tokenizer(copy)
     prompt = tokenizer("Xin chào")["input_ids"]
-    answer = list(vk.generate(free, tokenizer, prompt, greedy=True, max_new_tokens=12))
+    answer = list(generate(free, tokenizer, prompt, greedy=True, max_new_tokens=12))
     end = next(i for i in answer[3:] if i not in answer[:3])
     rewrite(
         copy / "generation_config.json", eos_token_id=[tokenizer.eos_token_id, end], do_sample=True, top_k=3
     )
     ended = vk.load_model(copy)
-    assert list(vk.generate(ended, tokenizer, prompt, greedy=True)) == answer[: answer.index(end)]
-    assert list(vk.generate(ended, tokenizer, prompt, temperature=0.0)) == answer[: answer.index(end)]
+    assert list(generate(ended, tokenizer, prompt, greedy=True)) == answer[: answer.index(end)]
+    assert list(generate(ended, tokenizer, prompt, temperature=0.0)) == answer[: answer.index(end)]
     suppressed = json.loads((copy / "generation_config.json").read_text())["suppress_tokens"]
     rewrite(copy / "generation_config.json", suppress_tokens=[*suppressed, answer[0]])
     silent = vk.load_model(copy)
-    assert answer[0] not in list(vk.generate(silent, tokenizer, prompt, temperature=5.0, max_new_tokens=60))
+    assert answer[0] not in list(generate(silent, tokenizer, prompt, temperature=5.0, max_new_tokens=60))
 
 
 def test_generate_seed(loaded):
     model, tokenizer = loaded
     prompt = tokenizer("Xin")["input_ids"]
     one, two, other = (
-        list(vk.generate(model, tokenizer, prompt, temperature=3.0, max_new_tokens=20, seed=seed))
+        list(generate(model, tokenizer, prompt, temperature=3.0, max_new_tokens=20, seed=seed))
         for seed in (1, 1, 2)
     )
     assert one == two != other
@@ -290,12 +291,12 @@ def test_generate_stops(copy):
     tokenizer.eos_token = None
     stop = threading.Event()
     n = 0
-    for _ in vk.generate(model, tokenizer, [5, 6], max_new_tokens=100_000, stop=stop):
+    for _ in generate(model, tokenizer, [5, 6], max_new_tokens=100_000, stop=stop):
         n += 1
         if n == 3:
             stop.set()
     assert n < 500
-    answer = vk.generate(model, tokenizer, [5, 6], max_new_tokens=100_000)
+    answer = generate(model, tokenizer, [5, 6], max_new_tokens=100_000)
     next(answer)
     answer.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "generate"]
@@ -304,11 +305,11 @@ def test_generate_stops(copy):
 def test_generate_errors(loaded):
     model, tokenizer = loaded
     with pytest.raises(UserError, match="the tokenizer gives id 384 but the model has 384 rows"):
-        vk.generate(model, tokenizer, [384])
+        generate(model, tokenizer, [384])
     with pytest.raises(UserError, match="prompt is empty"):
-        vk.generate(model, tokenizer, [])
+        generate(model, tokenizer, [])
     with pytest.raises(ValueError):  # of transformers, raised in the other thread
-        list(vk.generate(model, tokenizer, [5], temperature=-1.0))
+        list(generate(model, tokenizer, [5], temperature=-1.0))
 
 
 def test_prompt_of_a_template_that_refuses(copy):
@@ -326,7 +327,7 @@ def test_t5_is_plain_seq2seq(tmp_path):
     assert ids == encode(tokenizer, "system\nuser") and ids[-1] == tokenizer.eos_token_id
     whole = model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=9)[0, 1:].tolist()
     wanted = [i for i in whole if i != tokenizer.eos_token_id]
-    assert list(vk.generate(model, tokenizer, ids, greedy=True, max_new_tokens=9)) == wanted
+    assert list(generate(model, tokenizer, ids, greedy=True, max_new_tokens=9)) == wanted
     assert vk.context_length(model) is None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import build_vi_words
-from vocabkit import choose_words, segment, word_curve, words
+from vocabkit import choose_tokens, choose_words, new_syllables, segment, syllables, word_curve, words
 from vocabkit import count_corpus as engine
 from vocabkit.corpus import find_sources
 from vocabkit.errors import UserError
@@ -38,7 +38,9 @@ def counted(text: str, **options) -> Counter[str]:
 
 
 @pytest.mark.parametrize(
-    "module", [segment, words, choose_words, word_curve], ids=lambda module: module.__name__
+    "module",
+    [segment, words, choose_words, choose_tokens, syllables, new_syllables, word_curve],
+    ids=lambda module: module.__name__.rpartition(".")[2],
 )
 def test_examples_of_the_docstrings(module):
     assert doctest.testmod(module).failed == 0
@@ -274,6 +276,9 @@ def test_a_corpus_without_vietnamese_is_one_line(tiny, tmp_path):
         (["--choose", "0"], "--choose is 0"),
         (["--min_freq", "0"], "--min_freq is 0"),
         (["--phrases"], "for choosing words"),
+        (["--syllables", "8"], "for choosing words; say how many: --choose 1024"),
+        (["--syllables", "auto"], "for choosing words"),
+        (["--choose", "5", "--syllables", "-1"], "--syllables is -1, expected 0 or more, or auto"),
         (["--plot", "x.png"], "for choosing words"),
         (["-", "--choose", "5"], "standard input can be read once"),
         (["--choose", "5", "--held_out", "a.txt"], "a.txt is in CORPUS and in --held_out"),

@@ -21,8 +21,23 @@ instead is an old merge too, and the old procedure preferred its own. So step by
 both stop together. With `ignore_merges` a word that is a token is not taken apart at all: if that token is
 in S the shortcut gives it in both, and no word gains a shortcut.
 
-Other texts still decode to themselves: they are spelled with smaller kept pieces, in the worst case with
-bytes.
+Continuing. Append new merges after all old ones, each of two tokens, old or new before it, and each with a
+product that is no old token. Then **the new encoding of every word is the old one with neighbours joined**:
+undo the new tokens and it is the old encoding. In particular a word in whose old encoding no pair of a new
+merge stands encodes as before.
+Proof. As long as an old merge is possible it has the lower rank, so the procedure does what the old one did,
+until none is: the parts are then the old encoding. A new merge leaves the other pairs as they are, and a pair
+with its product has no old merge, since that is no old token; so no old merge becomes possible again.
+Where a word is itself a token (`ignore_merges`) it is not taken apart. Old tokens: as before. A new one: the
+merges make it out of its own string as well, if its derivation ends in it, which is checked for each.
+SentencePiece's order (a score for each piece, any two parts that spell it) has one more merge to think of: a
+new token and a neighbour might spell an old piece, which would then go first. By the derivation above, its
+own string would then be encoded as other parts than itself; a piece of which this is so is refused where it
+begins or ends with a new token. And a new piece is made of no other two parts than those of its merge: both
+would be the encoding of its string.
+
+Texts that trimming does not cover still decode to themselves: they are spelled with smaller kept pieces, in
+the worst case with bytes.
 
 >>> ranks = rank_merges([("h", "o"), ("ho", "c"), ("b", "o")])
 >>> derivation("hoc", ranks.get)

@@ -58,10 +58,10 @@ tags: [vocabulary-extension, vocabkit]
 
 [Tiếng Việt](#tiếng-việt)
 
-`{base}` with **{words:,} Vietnamese words as tokens of their own**, such as {examples}: {n_tokens:,} tokens,
+`{base}` with **{new} as tokens of their own**, such as {examples}: {n_tokens:,} tokens,
 {vocab_size:,} rows. No weight of the base was changed: its rows are the same, byte for byte, and text without
-one of the new words is tokenized as before. `verify_report.json` holds the checks that were made,
-`vocab_edit.json` the words and what their rows were made from.
+one of them is tokenized as before. `verify_report.json` holds the checks that were made, `vocab_edit.json`
+the new tokens and what their rows were made from.
 
 Open it like any checkpoint:
 
@@ -78,10 +78,10 @@ model = AutoModelForCausalLM.from_pretrained("{name}")
 
 ## Tiếng Việt
 
-`{base}` với **{words:,} từ tiếng Việt, mỗi từ là một token**, chẳng hạn {examples}: {n_tokens:,} token,
+`{base}` với **{new_vi}, mỗi đơn vị là một token**, chẳng hạn {examples}: {n_tokens:,} token,
 {vocab_size:,} hàng. Không trọng số nào của bản gốc bị đổi: các hàng cũ giống hệt từng byte, và văn bản không
-có từ mới nào thì được tách như trước. `verify_report.json` ghi các phép kiểm tra đã chạy, `vocab_edit.json`
-ghi các từ và nguồn của từng hàng mới.
+chứa đơn vị mới nào thì được tách như trước. `verify_report.json` ghi các phép kiểm tra đã chạy,
+`vocab_edit.json` ghi các token mới và nguồn của từng hàng mới.
 
 Mở như mọi checkpoint khác, với đoạn mã ở trên.
 
@@ -139,12 +139,17 @@ def write_card(folder: Path, edit: Mapping[str, Any], *, name: str, has_bytes: b
         ),
     )
     if edit["task"] == "extend_vocab":
-        examples = ", ".join(f"“{word.replace('▁', ' ')}”" for word in edit["words"][:3])
         made, made_vi = (DISTILLED, DISTILLED_VI) if edit["init"]["name"] == "distill" else (MADE, MADE_VI)
+        words, syllables = edit["words"], [row["syllable"].strip() for row in edit.get("syllables", [])]
+        new = [f"{len(words):,} Vietnamese words"] * bool(words)
+        new += [f"{len(syllables):,} Vietnamese syllables"] * bool(syllables)
+        new_vi = [f"{len(words):,} từ tiếng Việt"] * bool(words)
+        new_vi += [f"{len(syllables):,} âm tiết tiếng Việt"] * bool(syllables)
         card = EXTENDED.format(
             **about,
-            words=len(edit["words"]),
-            examples=examples,
+            new=" and ".join(new),
+            new_vi=" và ".join(new_vi),
+            examples=", ".join(f"“{word.replace('▁', ' ')}”" for word in [*words, *syllables][:3]),
             made=made.format(init=edit["init"]["name"]),
             made_vi=made_vi.format(init=edit["init"]["name"]),
         )

@@ -4,7 +4,7 @@ Reads chat_template.jinja or tokenizer_config.json; writes nothing.
 """
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vocabkit.errors import UserError
@@ -33,6 +33,21 @@ def render_chat(folder: Path) -> str | None:
         template = named.get("default", next(iter(named.values()), None))
     if not template:
         return None
+    tokens = {
+        name: value["content"] if isinstance(value, Mapping) else value
+        for name, value in settings.items()
+        if name.endswith("_token") and value
+    }
+    return render(template, CONVERSATION, tokens=tokens, where=folder)
+
+
+def render(
+    template: str, messages: Sequence[Mapping[str, str]], *, tokens: Mapping[str, str], where: Path
+) -> str:
+    """Return messages in a chat template's form, ready for the model's answer; UserError if it fails.
+
+    tokens: bos_token, eos_token … → text. where: the folder or file that the template is of.
+    """
     import jinja2
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -46,14 +61,9 @@ def render_chat(folder: Path) -> str | None:
     environment.globals.update(
         raise_exception=refuse, strftime_now=lambda form: datetime.date(2024, 7, 26).strftime(form)
     )
-    tokens = {
-        name: value["content"] if isinstance(value, Mapping) else value
-        for name, value in settings.items()
-        if name.endswith("_token") and value
-    }
     try:
         return environment.from_string(template).render(
-            messages=CONVERSATION, add_generation_prompt=True, tools=None, documents=None, **tokens
+            messages=messages, add_generation_prompt=True, tools=None, documents=None, **tokens
         )
     except jinja2.TemplateError as error:
-        raise UserError(f"{folder}: the chat template fails: {error}; mend it, or remove it") from None
+        raise UserError(f"{where}: the chat template fails: {error}; mend it, or remove it") from None

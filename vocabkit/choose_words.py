@@ -8,26 +8,22 @@ alone. These false hits are counted with what they save or cost.
 
 All that matters of a corpus is therefore where candidates stand, and which of them share text.
 `StretchCounter` counts the stretches of text that candidates cover, joined where they overlap (" công nghệ
-thông tin"); equal stretches are evaluated once. `choose` picks the word that saves most beside those already
-picked, again and again: what a word still saves only falls as others are picked, so a queue of old values is
-enough, of which only the first is made new.
+thông tin"); equal stretches are evaluated once. choose_tokens.py picks out of them.
 """
 
 import functools
 import hashlib
-import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vocabkit.corpus import Source
-from vocabkit.count_corpus import Progress, count_blocks, describe_run, processes
+from vocabkit.count_corpus import Progress, Sum, count_blocks, describe_run, processes
 from vocabkit.tokenizer_json import TokenizerJson
 from vocabkit.words import JOINER, encoded, held_out
 
-MAX_FALSE_HITS = 0.01
 CHUNKS = 1_000_000  # different chunks between spaces remembered at a time
 
 
@@ -112,6 +108,10 @@ class StretchCounter:
                 if not (self._training_only and held_out(line)):
                     self._counts.update(self._matcher.stretches(line))
 
+    def full(self) -> bool:
+        """Say whether memory is used up: never asked for, stretches repeat themselves."""
+        return False
+
     def take(self) -> Counter[str]:
         """Return the counts so far; the counter starts from zero again."""
         taken, self._counts = self._counts, Counter()
@@ -134,8 +134,7 @@ def count_stretches(
     run = {"counts": "stretches", "training_only": training_only, "words_sha256": words}
     return count_blocks(
         sources,
-        functools.partial(StretchCounter, contents, training_only=training_only),
-        empty=Counter(),
+        lambda: (functools.partial(StretchCounter, contents, training_only=training_only), Sum()),
         run=describe_run(model, sources, text_field) | run,
         progress_file=progress_file,
         text_field=text_field,
@@ -146,19 +145,19 @@ def count_stretches(
 
 @dataclass(frozen=True)
 class Hit:
-    """A word found in a stretch: first and last chunk, tokens saved if it is used, whether letters follow."""
+    """A word found in a stretch: first and last chunk, and the text it takes with the letters after it."""
 
     word: int
     start: int
     end: int
-    saved: int
-    false: bool
+    text: int
 
 
 class Savings:
     """What words save on a text that is given as stretches.
 
     contents: the words as added tokens (" thời gian"). stretches: counts of Matcher.stretches for them.
+    texts: every (word as added token, letters after it) that is found; saved: the tokens that each saves.
     """
 
     def __init__(self, contents: Sequence[str], stretches: Mapping[str, int], encoder: Any) -> None:
@@ -167,19 +166,24 @@ class Savings:
         self.stretches: list[list[Hit]] = []  # in the order in which they are found: leftmost, longest first
         self.counts: list[int] = []
         self.where: list[list[int]] = [[] for _ in contents]  # of each word: numbers of stretches
-        size = _Sizes(encoder)
-        size.learn(contents)
+        self.texts: dict[tuple[str, str], int] = {}
         for text, count in stretches.items():
             cuts = matcher.cut(text)
             hits = []
             for at in range(len(cuts)):
                 for word, end, rest in matcher.hits(cuts, at):
-                    saved = size(contents[word] + rest) - 1 - (size(rest) if rest else 0)
-                    hits.append(Hit(word, at, end, saved, rest != ""))
+                    text_number = self.texts.setdefault((contents[word], rest), len(self.texts))
+                    hits.append(Hit(word, at, end, text_number))
             for word in {hit.word for hit in hits}:
                 self.where[word].append(len(self.stretches))
             self.stretches.append(hits)
             self.counts.append(count)
+        whole, rests = (
+            [len(encoding.ids) for encoding in encoded(encoder, texts)]
+            for texts in ([word + rest for word, rest in self.texts], [rest for _, rest in self.texts])
+        )
+        self.saved = [before - 1 - after for before, after in zip(whole, rests, strict=True)]
+        self._is_false = [rest != "" for _, rest in self.texts]
 
     def false_hits(self) -> list[float]:
         """Of each word: the share of its occurrences that a letter or mark follows."""
@@ -187,38 +191,25 @@ class Savings:
         for hits, count in zip(self.stretches, self.counts, strict=True):
             for hit in hits:
                 all_hits[hit.word] += count
-                false[hit.word] += count * hit.false
+                false[hit.word] += count * self._is_false[hit.text]
         return [part / max(whole, 1) for part, whole in zip(false, all_hits, strict=True)]
 
-    def of_stretch(self, at: int, chosen: set[int], more: int | None = None) -> int:
-        """Tokens saved in one occurrence of a stretch by these words, and one more."""
-        saved, free = 0, 0
+    def used(self, at: int, chosen: Container[int], more: int | None = None) -> list[int]:
+        """The texts taken in a stretch by these words, and one more: leftmost, longest first."""
+        found, free = [], 0
         for hit in self.stretches[at]:
             if hit.start >= free and (hit.word in chosen or hit.word == more):
-                saved += hit.saved
+                found.append(hit.text)
                 free = hit.end + 1
-        return saved
+        return found
+
+    def of_stretch(self, at: int, chosen: Container[int], more: int | None = None) -> int:
+        """Tokens saved in one occurrence of a stretch by these words, and one more."""
+        return sum(self.saved[text] for text in self.used(at, chosen, more))
 
     def total(self, chosen: set[int]) -> int:
         """Tokens saved by these words together."""
         return sum(self.of_stretch(at, chosen) * count for at, count in enumerate(self.counts))
-
-
-class _Sizes:
-    """Number of tokens of a text by itself, remembered."""
-
-    def __init__(self, encoder: Any) -> None:
-        self._encoder = encoder
-        self._known: dict[str, int] = {}
-
-    def learn(self, texts: Sequence[str]) -> None:
-        for text, encoding in zip(texts, encoded(self._encoder, texts), strict=True):
-            self._known[text] = len(encoding.ids)
-
-    def __call__(self, text: str) -> int:
-        if text not in self._known:
-            self.learn([text])
-        return self._known[text]
 
 
 class Compatible:
@@ -250,42 +241,6 @@ def _endings(content: str) -> list[str]:
     return [content[at:] for at, char in enumerate(content) if char == " " and at > 0]
 
 
-def choose(savings: Savings, count: int, *, usable: Callable[[int], bool]) -> list[tuple[int, int]]:
-    """Pick up to count words, each the one that saves most beside those before: [(word, tokens it saves)].
-
-    Overlapping words, those that save nothing and those that are not usable are passed over.
-    """
-    chosen: set[int] = set()
-    picked: list[tuple[int, int]] = []
-    compatible = Compatible()
-    current = [0] * len(savings.counts)  # tokens saved in one occurrence of each stretch so far
-
-    def gain(word: int) -> int:
-        return sum(
-            (savings.of_stretch(at, chosen, word) - current[at]) * savings.counts[at]
-            for at in savings.where[word]
-        )
-
-    queue = [(-gain(word), word) for word in range(len(savings.contents)) if usable(word)]
-    heapq.heapify(queue)
-    while queue and len(picked) < count:
-        _, word = heapq.heappop(queue)
-        if not compatible.fits(savings.contents[word]):
-            continue
-        saved = gain(word)
-        if saved <= 0:
-            continue
-        if queue and (-saved, word) > queue[0]:
-            heapq.heappush(queue, (-saved, word))
-            continue
-        chosen.add(word)
-        compatible.add(savings.contents[word])
-        picked.append((word, saved))
-        for at in savings.where[word]:
-            current[at] = savings.of_stretch(at, chosen)
-    return picked
-
-
 def content_of(row: Mapping[str, Any]) -> str:
     """Return a row's word as an added token.
 
@@ -303,14 +258,3 @@ def candidates(rows: Sequence[Mapping[str, Any]], tokenizer: TokenizerJson) -> l
     """
     contents = map(content_of, rows)
     return [content for content in contents if not any(content.strip() in added for added in tokenizer.added)]
-
-
-def chosen_rows(
-    rows: Sequence[Mapping[str, Any]], savings: Savings, count: int
-) -> tuple[list[dict[str, Any]], int]:
-    """Return the rows of the words picked, in that order, with "saved", and how many false hits refused."""
-    false = savings.false_hits()
-    by_content = {content_of(row): row for row in rows}
-    picked = choose(savings, count, usable=lambda word: false[word] <= MAX_FALSE_HITS)
-    chosen = [{**by_content[savings.contents[word]], "saved": saved} for word, saved in picked]
-    return chosen, sum(share > MAX_FALSE_HITS for share in false)

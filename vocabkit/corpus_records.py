@@ -8,6 +8,7 @@ import csv
 import functools
 import io
 import json
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -49,6 +50,8 @@ def nfc_lines(text: str) -> str:
 
     The same as nfc(text): nothing composes with a line end, and no mark moves across it.
     """
+    if unicodedata.is_normalized("NFC", text):  # nearly always, and seven times faster to ask than to do
+        return text
     return "\n".join(map(nfc, text.split("\n"))) if "\n" in text else nfc(text)
 
 

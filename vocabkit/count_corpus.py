@@ -1,10 +1,11 @@
 """Count a whole corpus with all cores, and go on where a killed run stopped.
 
-Reads the sources of corpus.py; writes a progress file every few hundred megabytes. Threads read and
-decompress, one a source (decompressors release the interpreter's lock); each worker process parses blocks and
-counts their texts in a counter of its own: a TokenCounter, or another with its add() and take() (words.py).
-From time to time all workers hand over their counts, and these are saved with the position that every source
-had reached: what was counted after it is counted again after a crash, nothing twice and nothing never.
+Reads the sources of corpus.py; writes a progress file every gigabyte or so. Threads read and decompress, one
+a source (decompressors release the interpreter's lock); each worker process (workers.py) parses blocks and
+counts what is in their texts with a counter of its own: a ChunkCounter, or another (words.py). A Total puts
+together what they have counted: a TokenCounter, which encodes, or a Sum. From time to time all workers hand
+over, and the total is saved with the position that every source had reached: what was counted after it is
+counted again after a crash, nothing twice and nothing never.
 """
 
 import contextlib
@@ -13,40 +14,49 @@ import json
 import os
 import queue
 import shutil
-import signal
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
-from vocabkit.corpus import Block, Source, find_sources, identity, parse_block, read_blocks
-from vocabkit.counts import TokenCounter
-from vocabkit.cuts import read_recipe
+from vocabkit.corpus import Block, Source, find_sources, identity, read_blocks
+from vocabkit.counts import ChunkCounter, TokenCounter
 from vocabkit.errors import UserError
 from vocabkit.files import read_versioned, sha256_file, write_json
+from vocabkit.tokenizer_json import TokenizerJson
+from vocabkit.workers import SHOWN, Counted, MakeCounter, Workers
 
 PROGRESS_FORMAT = ("count-progress", 1)
-SAVE_EVERY = 512 << 20  # bytes of text between two savings; each costs the encoding of all different words
-QUEUED = 2  # blocks waiting for each worker: one being parsed, one ready
-ENTRIES = 2_000_000  # different chunks that all workers together hold: some 100 bytes each
-SHOWN = 5  # bad records that are spelled out
+SAVE_EVERY = 1 << 30  # bytes of text between two savings; each costs the encoding of all different words
+ENTRIES = 4_000_000  # chunks, and words, that all workers together hold, and the total too: 40 bytes each
 ENOUGH = 10_000  # records before the share of bad ones means something
 
 
-class CorpusCounter(Protocol):
-    """What counts in a worker: add() texts; take() an array or a Counter of them and begin anew."""
+class Total(Protocol):
+    """What puts together what counters have taken; take() an array or a Counter of it and begin anew."""
 
-    def add(self, texts: Sequence[str]) -> None: ...
+    def absorb(self, taken: Any) -> None: ...
     def take(self) -> Any: ...
+
+
+class Sum:
+    """The Total of counters that take a Counter."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def absorb(self, taken: Counter[str]) -> None:
+        self._counts.update(taken)
+
+    def take(self) -> Counter[str]:
+        taken, self._counts = self._counts, Counter()
+        return taken
 
 
 @dataclass
@@ -62,16 +72,9 @@ class Progress:
     bad_examples: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-
-@dataclass(frozen=True)
-class _Counted:
-    """What a worker says of one block."""
-
-    documents: int
-    records: int
-    characters: int
-    bad: list[str]
-    bad_count: int
+    def is_complete(self) -> bool:
+        """Say whether every source is done."""
+        return all(position is None for position in self.positions)
 
 
 def count_corpus(
@@ -79,6 +82,7 @@ def count_corpus(
     corpus: Sequence[str],
     *,
     progress_file: Path,
+    tokenizer: TokenizerJson | None = None,
     text_field: str | None = None,
     workers: int | None = None,
     max_bad: float = 0.001,
@@ -87,16 +91,21 @@ def count_corpus(
     """Count the tokens of a corpus with the tokenizer of a folder; return the counts.
 
     progress_file: written while counting, read if it exists and continues this very run, left in place at
-    the end (the caller removes it once the result is saved). Raises UserError for unreadable sources, for a
-    progress file of another run, and once more than max_bad of the records are bad.
+    the end (the caller removes it once the result is saved). tokenizer: the folder's, where it has been read
+    already. Raises UserError for unreadable sources, for a progress file of another run, and once more than
+    max_bad of the records are bad.
     """
-    recipe = read_recipe(model)
     sources = find_sources(corpus)
     count = processes(workers)
+
+    def prepare() -> tuple[MakeCounter, Total]:
+        total = TokenCounter(model, tokenizer=tokenizer, max_entries=ENTRIES)
+        return functools.partial(ChunkCounter, total.recipe, max_entries=ENTRIES // count), total
+
     return count_blocks(
         sources,
-        functools.partial(TokenCounter, recipe, max_entries=ENTRIES // count),
-        empty=np.zeros(recipe.ids, np.int64),
+        prepare,
+        preload=("vocabkit.counts", "pyarrow.compute"),
         run=describe_run(model, sources, text_field),
         progress_file=progress_file,
         text_field=text_field,
@@ -113,9 +122,9 @@ def processes(workers: int | None) -> int:
 
 def count_blocks(
     sources: Sequence[Source],
-    make_counter: Callable[[], CorpusCounter],
+    prepare: Callable[[], tuple[MakeCounter, Total]],
     *,
-    empty: Any,
+    preload: Sequence[str] = (),
     run: Mapping[str, Any],
     progress_file: Path,
     text_field: str | None = None,
@@ -123,18 +132,17 @@ def count_blocks(
     max_bad: float = 0.001,
     save_every: int = SAVE_EVERY,
 ) -> Progress:
-    """Count a corpus with a counter that each worker makes; return the sum, as count_corpus() does.
+    """Count a corpus with a counter that each worker makes; return the total, as count_corpus() does.
 
-    make_counter: called in every worker, handed over by pickling. empty: counts of nothing, to add to.
-    run: what must be the same for a progress file to be continued (describe_run(), and more).
+    prepare: returns what makes a counter, called in every worker, and what puts their counts together; runs
+    while the workers start and import the modules of preload. run: what must be the same for a progress file
+    to be continued (describe_run(), and more).
     """
     earlier = load_progress(progress_file, run)
     if earlier:
         print(f"going on from {progress_file}: {earlier.documents:,} documents counted", file=sys.stderr)
-    progress = earlier or Progress(empty, [0] * len(sources))
-    remaining = [at for at, position in enumerate(progress.positions) if position is not None]
-    if not remaining:
-        return progress
+        if earlier.is_complete():
+            return earlier
     count = processes(workers)
     known = [source.size for source in sources]
     bar = tqdm(
@@ -146,15 +154,16 @@ def count_blocks(
         progress.notes.append(text)
         bar.write(f"note: {text}", file=sys.stderr)
 
-    with bar, _Workers(make_counter, count, text_field=text_field) as pool:
-        for at, source in enumerate(sources):
-            if at not in remaining:
-                bar.update(source.size or 0)
+    with Workers(count, text_field=text_field, preload=preload) as pool, bar:
+        make_counter, total = prepare()
+        pool.make(make_counter)
+        progress = earlier or Progress(total.take(), [0] * len(sources))
+        bar.update(sum(s.size or 0 for s, at in zip(sources, progress.positions, strict=True) if at is None))
         since = 0
-        read: dict[int, int] = dict.fromkeys(remaining, 0)
+        read = [0] * len(sources)
         for at, block in _blocks(sources, progress, text_field=text_field, readers=count, note=note):
             for counted in pool.make_room():
-                _take(progress, counted, bar, max_bad=max_bad)
+                _take(progress, counted, total, bar, max_bad=max_bad)
             if block is None:
                 progress.positions[at] = None
                 bar.update((sources[at].size or 0) - read[at])
@@ -165,10 +174,10 @@ def count_blocks(
             read[at] = block.bytes_read
             since += _size(block)
             if since >= save_every:
-                _settle(progress, pool, bar, max_bad=max_bad)
+                _settle(progress, pool, total, bar, max_bad=max_bad)
                 save_progress(progress_file, run, progress)
                 since = 0
-        _settle(progress, pool, bar, max_bad=max_bad)
+        _settle(progress, pool, total, bar, max_bad=max_bad)
         check_bad(progress, max_bad=max_bad)
         save_progress(progress_file, run, progress)
     return progress
@@ -188,15 +197,16 @@ def _size(block: Block) -> int:
     return len(block.data) if isinstance(block.data, bytes) else sum(len(str(row)) for row in block.data)
 
 
-def _settle(progress: Progress, pool: "_Workers", bar: Any, *, max_bad: float) -> None:
+def _settle(progress: Progress, pool: Workers, total: Total, bar: Any, *, max_bad: float) -> None:
     """Wait until every block that was handed out is counted, and collect the counts."""
     for counted in pool.finish():
-        _take(progress, counted, bar, max_bad=max_bad)
-    for vector in pool.vectors():
-        progress.vector += vector
+        _take(progress, counted, total, bar, max_bad=max_bad)
+    for taken in pool.take():
+        total.absorb(taken)
+    progress.vector += total.take()
 
 
-def _take(progress: Progress, counted: _Counted, bar: Any, *, max_bad: float) -> None:
+def _take(progress: Progress, counted: Counted, total: Total, bar: Any, *, max_bad: float) -> None:
     progress.documents += counted.documents
     progress.records += counted.records
     progress.characters += counted.characters
@@ -205,6 +215,8 @@ def _take(progress: Progress, counted: _Counted, bar: Any, *, max_bad: float) ->
         progress.bad_examples.append(example)
         bar.write(f"bad record: {example}", file=sys.stderr)
     check_bad(progress, max_bad=max_bad, enough=ENOUGH)
+    if counted.taken is not None:
+        total.absorb(counted.taken)
 
 
 def check_bad(progress: Progress, *, max_bad: float, enough: int = 1) -> None:
@@ -270,96 +282,6 @@ def _blocks(
             yield at, item
     finally:
         stop.set()
-
-
-class _Workers:
-    """Processes that count, each behind an executor of its own, so that each can be asked for its counts."""
-
-    def __init__(
-        self, make_counter: Callable[[], CorpusCounter], count: int, *, text_field: str | None
-    ) -> None:
-        # Not forked: reading threads may hold locks at that moment.
-        self._pools = [
-            ProcessPoolExecutor(
-                1,
-                mp_context=get_context("spawn"),
-                initializer=_start_worker,
-                initargs=(make_counter, text_field),
-            )
-            for _ in range(count)
-        ]
-        self._waiting: dict[Future[_Counted], int] = {}
-        self._load = [0] * count
-
-    def submit(self, block: Block) -> None:
-        """Give a block to the worker that has least to do."""
-        at = self._load.index(min(self._load))
-        self._waiting[self._pools[at].submit(_count_block, block)] = at
-        self._load[at] += 1
-
-    def make_room(self) -> list[_Counted]:
-        """Wait until a worker can take another block; return what has been counted meanwhile."""
-        results = self._collect()
-        while min(self._load) >= QUEUED:
-            wait(self._waiting, return_when=FIRST_COMPLETED)
-            results += self._collect()
-        return results
-
-    def _collect(self) -> list[_Counted]:
-        results = []
-        for future in [future for future in self._waiting if future.done()]:
-            self._load[self._waiting.pop(future)] -= 1
-            results.append(_result(future))
-        return results
-
-    def finish(self) -> list[_Counted]:
-        """Wait for all blocks handed out; return what was counted."""
-        wait(self._waiting)
-        return self._collect()
-
-    def vectors(self) -> Iterator[Any]:
-        """Yield each worker's counts; it starts from zero again."""
-        for future in [pool.submit(_hand_over) for pool in self._pools]:
-            yield _result(future)
-
-    def __enter__(self) -> "_Workers":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for pool in self._pools:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _result(future: Future[Any]) -> Any:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        raise UserError(
-            "a counting process was ended from outside, perhaps for want of memory; run the same command "
-            "again, with fewer --workers: it goes on from the last saved position"
-        ) from None
-
-
-_counter: CorpusCounter  # of this worker process
-_field: str | None
-
-
-def _start_worker(make_counter: Callable[[], CorpusCounter], text_field: str | None) -> None:
-    global _counter, _field
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process a core already
-    _counter = make_counter()
-    _field = text_field
-
-
-def _count_block(block: Block) -> _Counted:
-    texts, records, bad = parse_block(block, text_field=_field)
-    _counter.add(texts)
-    return _Counted(len(texts), records, sum(map(len, texts)), bad[:SHOWN], len(bad))
-
-
-def _hand_over() -> Any:
-    return _counter.take()
 
 
 def save_progress(path: Path, run: Mapping[str, Any], progress: Progress) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 
 from vocabkit.corpus import find_sources, parse_block, read_blocks
 from vocabkit.count_corpus import (
-    SHOWN,
     Progress,
     check_bad,
     describe_run,
@@ -22,8 +21,8 @@ from vocabkit.count_corpus import (
     save_progress,
 )
 from vocabkit.counts import TokenCounter, merge
-from vocabkit.cuts import read_recipe
 from vocabkit.errors import UserError
+from vocabkit.workers import SHOWN
 
 
 def count_shard(model: Path, corpus: Sequence[str], work: Path, *, rank: int, text_field: str | None) -> None:
@@ -36,7 +35,7 @@ def count_shard(model: Path, corpus: Sequence[str], work: Path, *, rank: int, te
     with contextlib.suppress(UserError):  # of another text or tokenizer: counted anew
         if load_progress(path, run):
             return
-    counter = TokenCounter(read_recipe(model))
+    counter = TokenCounter(model)
     for block in read_blocks(source, text_field=text_field, notes=about.notes.append):
         texts, records, bad = parse_block(block, text_field=text_field)
         counter.add(texts)

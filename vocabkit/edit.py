@@ -107,7 +107,7 @@ def provenance(
         "n_tokens": plan.n_tokens,
         "vocab_size": plan.vocab_size,
         "pad_rows": plan.pad_rows,
-        "new_to_old": [*plan.new_to_old, *[None] * len(plan.new_tokens)],
+        "new_to_old": [*plan.new_to_old, *[None] * (plan.n_tokens - len(plan.new_to_old))],
         **own,
         "suppressed": plan.suppressed,
         "made_by": made_by,

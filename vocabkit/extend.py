@@ -1,8 +1,10 @@
-"""Extend a checkpoint's vocabulary: Vietnamese words become tokens, and their rows are made from old rows.
+"""Extend a checkpoint's vocabulary: Vietnamese words and syllables become tokens, with rows made from old
+rows.
 
 Reads a Hugging Face folder (trimmed or not), a file of words and, where given, the untrimmed checkpoint; has
 a new folder written (vocabkit/edit.py). The source is never changed: every old row keeps its bytes, and text
-without a new word is cut as before.
+without a new word or a new merge is cut as before. New ids follow the last old one: first the syllables,
+tokens that BPE makes itself, then the words, added tokens (tokenizer_json.py says why in this order).
 """
 
 import contextlib
@@ -18,10 +20,11 @@ from vocabkit import distill_rows, new_rows, verify
 from vocabkit.edit import DATA, Decision, Source, open_source, provenance, without_gc, write_edit
 from vocabkit.errors import UserError
 from vocabkit.files import check_new, read_json_object, sha256_file
+from vocabkit.new_syllables import check_pieces, check_syllables, make_merges, read_syllables, stored_text
 from vocabkit.new_words import check_extended, make_tokens, read_words
-from vocabkit.plan import Plan, extend_plan
+from vocabkit.plan import NewMerge, NewToken, Plan, extend_plan
 from vocabkit.spm import piece_tokens, select_pieces
-from vocabkit.tokenizer_json import UNIGRAM
+from vocabkit.tokenizer_json import UNIGRAM, TokenizerJson
 from vocabkit.torch_bin import with_bytes
 
 WORDS = DATA / "vi_words_chosen.jsonl"
@@ -36,6 +39,7 @@ def extend_vocab(
     base: Path | None = None,
     words: Path | None = None,
     num_words: int | None = None,
+    syllables: int = 0,
     init: str | None = None,
     contexts: Sequence[str] = (),
     contexts_per_word: int | None = None,
@@ -43,39 +47,52 @@ def extend_vocab(
     seed: int = 0,
     pad_multiple: int = 64,
     hardlink: bool = False,
+    dry_run: bool = False,
     made_by: str = "vocabkit",
 ) -> None:
-    """Extend MODEL with the first num_words of a file (1,024, or all of a shorter file) into OUT.
+    """Extend MODEL with the first num_words of a file (1,024, or all of a shorter file) and its first
+    syllables into OUT; with dry_run print what would be added and write nothing.
 
     base: the checkpoint that MODEL was trimmed out of, whose rows an init may use where MODEL has lost them.
     init, contexts: how rows are made and the texts that `distill` reads, see distill_rows.choose_init().
     Raises UserError for whatever the user can mend; OUT then does not exist, and the source is as it was.
     """
-    check_new(out)
+    if not dry_run:
+        check_new(out)
     required = init == "distill" or bool(contexts)
     init, texts = distill_rows.choose_init(init, contexts)
-    listed, file = _words(words, num_words)
+    listed, file = _words(words, num_words, syllables)
+    merges = read_syllables(file, count=syllables)
     known = None
     if init == "english":
         known = new_rows.read_dictionary(_dictionary(dictionary))
-        if not any(word.lower() in known for word in listed):
+        if listed and not any(word.lower() in known for word in listed):
             raise UserError(f"{_dictionary(dictionary)} knows none of the words of {file}; give another one")
     with without_gc():
         source = open_source(model)
         encoder = verify.load_encoder(model)
         tokens = make_tokens(listed, source.tokenizer, encoder)
+        new_merges = make_merges(merges, source.tokenizer, encoder, file=file)
+        _refuse_both(tokens, new_merges, source.tokenizer, file=file)
         plan = extend_plan(
-            source.tokenizer, tokens, suppressed=_suppressed(source), pad_multiple=pad_multiple
+            source.tokenizer,
+            tokens,
+            suppressed=_suppressed(source),
+            new_merges=new_merges,
+            pad_multiple=pad_multiple,
         )
         extended = _check_tokenizer(source, plan, encoder)
         untrimmed = open_source(base) if base is not None else None
         if untrimmed is not None:
             new_rows.check_base(source, untrimmed)
         lessons = None
-        if init == "distill":
+        if init == "distill" and not dry_run:
             lessons = distill_rows.find_lessons(
                 texts,
-                [token.content for token in tokens],
+                [
+                    *(stored_text(merge.token, source.tokenizer) for merge in new_merges),
+                    *(token.content for token in tokens),
+                ],
                 old_encoder=encoder,
                 new_encoder=extended,
                 ids=range(len(plan.new_to_old), plan.n_tokens),
@@ -86,11 +103,14 @@ def extend_vocab(
             )
             init = init if lessons else distill_rows.WITHOUT_TEXTS
         _print_plan(source, plan, file, init)
+        if dry_run:
+            return
         old = encoder.encode_batch([token.content for token in tokens], add_special_tokens=False)
         own = {
             "words": [word.replace(" ", "▁") for word in listed],
+            **({"syllables": _syllables(source, plan)} if plan.merges else {}),
             "words_file": {"name": file.name, "sha256": sha256_file(file)},
-            "replaces": [found.ids for found in old],
+            "replaces": [*(list(m.replaces) for m in plan.new_merges), *(found.ids for found in old)],
         }
         decide = functools.partial(
             _decide,
@@ -109,14 +129,33 @@ def extend_vocab(
             lessons.state_file.unlink(missing_ok=True)
 
 
-def _words(words: Path | None, num_words: int | None) -> tuple[list[str], Path]:
-    if num_words is not None and num_words < 1:
+def _words(words: Path | None, num_words: int | None, syllables: int) -> tuple[list[str], Path]:
+    if syllables < 0:
+        raise UserError(f"--syllables is {syllables}, expected 0 or more")
+    if num_words is not None and num_words < (0 if syllables else 1):
         raise UserError(f"--num_words is {num_words}, expected 1 or more, such as {NUM_WORDS}")
     file = words or WORDS
     if words is None and not file.is_file():
         raise UserError(f"{file} is missing; give a file of words with --words FILE (.jsonl or .txt)")
     listed = read_words(file, count=num_words)
-    return (listed if num_words else listed[:NUM_WORDS]), file
+    return (listed if num_words is not None else listed[:NUM_WORDS]), file
+
+
+def _refuse_both(
+    tokens: Sequence[NewToken], merges: Sequence[NewMerge], tokenizer: TokenizerJson, *, file: Path
+) -> None:
+    """Raise UserError for a word that is a syllable of the list as well: one text would have two tokens."""
+    both = {stored_text(merge.token, tokenizer) for merge in merges} & {token.content for token in tokens}
+    if both:
+        raise UserError(f"{file} has {min(both)!r} as a word and as a syllable; remove one of the two")
+
+
+def _syllables(source: Source, plan: Plan) -> list[dict[str, Any]]:
+    """Return the new syllables as the file of words has them."""
+    return [
+        {"syllable": stored_text(merge.token, source.tokenizer), "merge": [merge.left, merge.right]}
+        for merge in plan.new_merges
+    ]
 
 
 def _dictionary(given: Path | None) -> Path:
@@ -135,14 +174,8 @@ def _suppressed(source: Source) -> dict[str, list[int]]:
 
 
 def _check_tokenizer(source: Source, plan: Plan, encoder: Any) -> Any:
-    """Return the extended tokenizer; UserError if words cannot be its tokens without changing a text."""
-    import tokenizers
-
-    data = source.tokenizer.trimmed(plan.new_to_old, [token.entry() for token in plan.new_tokens])
-    after = tokenizers.Tokenizer.from_str(json.dumps(data))
-    after.no_truncation()
-    after.no_padding()
-    spm_model = None
+    """Return the extended tokenizer; UserError if these cannot be its tokens without changing a text."""
+    positions: list[int] = []
     for name, model in source.spm_models.items():
         path = source.folder / name
         positions = piece_tokens(model, path=path, vocab=source.tokenizer.piece_ids)
@@ -152,8 +185,28 @@ def _check_tokenizer(source: Source, plan: Plan, encoder: Any) -> Any:
                 "tokens: a new token would have two ids, so this tokenizer cannot be extended; remove "
                 f"{name} if nothing uses it"
             )
-        pieces = [token.content.replace(" ", "▁") for token in plan.new_tokens]
-        spm_model = select_pieces(model, list(range(len(positions))), pieces)
+        check_pieces(plan.new_merges, model, path=path)
+    merged = [merge.token for merge in plan.new_merges]
+
+    def extended(tokens: Sequence[NewToken]) -> tuple[Any, bytes | None]:
+        """Return the tokenizer with the new merges and these tokens, and tokenizer.model."""
+        import tokenizers
+
+        data = source.tokenizer.trimmed(plan.new_to_old, [token.entry() for token in tokens], plan.merges)
+        made = tokenizers.Tokenizer.from_str(json.dumps(data))
+        made.no_truncation()
+        made.no_padding()
+        pieces = [token.content.replace(" ", "▁") for token in tokens]
+        files = [
+            select_pieces(model, list(range(len(positions))), pieces, merged=merged)
+            for model in source.spm_models.values()
+        ]
+        return made, (files[-1] if files else None)
+
+    if plan.new_merges:
+        after, spm_model = extended([])
+        check_syllables(plan.new_merges, source.tokenizer, before=encoder, after=after, spm_model=spm_model)
+    after, spm_model = extended(plan.new_tokens)
     check_extended(
         plan.new_tokens, path=source.tokenizer.path, before=encoder, after=after, spm_model=spm_model
     )
@@ -175,10 +228,15 @@ def _decide(
 ) -> Decision:
     """Return what to write, the new rows with it."""
     contents = [token.content for token in plan.new_tokens]
+    tokens = source.tokenizer.tokens
+    merged = {  # not by encoding their text: a token may be a part of a character
+        stored_text(merge.token, source.tokenizer): [tokens[old] for old in merge.replaces]
+        for merge in plan.new_merges
+    }
     with with_bytes(base.checkpoint, scratch) if base else contextlib.nullcontext() as opened:
         origin = new_rows.Origin(source, base.with_checkpoint(opened) if base and opened else None)
         rows, facts = new_rows.make_rows(
-            origin, contents, init=init, seed=seed, dictionary=known, lessons=lessons
+            origin, contents, init=init, seed=seed, dictionary=known, merged=merged, lessons=lessons
         )
     if facts.get("without_equivalent"):
         with tqdm.external_write_mode():  # not into the line of a progress bar
@@ -193,10 +251,16 @@ def _print_plan(source: Source, plan: Plan, file: Path, init: str) -> None:
     tensors = (*source.tensors.embed, *source.tensors.head)
     before = source.checkpoint.size
     after = before + (plan.vocab_size - source.tensors.rows) * sum(tensor.row_bytes for tensor in tensors)
-    first = ", ".join(repr(token.content) for token in plan.new_tokens[:3])
+    shown = [stored_text(merge.token, source.tokenizer) for merge in plan.new_merges[:3]]
+    kinds = (
+        ("words", len(plan.new_tokens), [token.content for token in plan.new_tokens[:3]]),
+        ("syllables", len(plan.new_merges), shown),
+    )
     tied = "tied" if source.tensors.tied else "untied"
     print(f"{source.folder}: {source.tokenizer.family}, {tied} embeddings")
-    print(f"words     {len(plan.new_tokens):>13,} of {file}: {first} …; their rows: {init}")
+    for kind, count, first in kinds:
+        if count:
+            print(f"{kind:10}{count:>13,} of {file}: {', '.join(map(repr, first))} …; their rows: {init}")
     print(f"tokens    {len(source.tokenizer.tokens):>13,} → {plan.n_tokens:>13,}")
     print(f"rows      {source.tensors.rows:>13,} → {plan.vocab_size:>13,}")
     print(f"bytes     {before:>13,} → {after:>13,}")

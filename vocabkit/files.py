@@ -198,6 +198,32 @@ def new_directory(out: Path) -> Iterator[Path]:
     fsync_path(out.parent)
 
 
+@contextlib.contextmanager
+def new_file(out: Path) -> Iterator[Path]:
+    """Give the path OUT.part to write to; at the end make it durable and rename it to OUT.
+
+    As new_directory() for a file: OUT never exists half-written, what a killed run left is overwritten.
+    """
+    check_new(out)
+    part = out.with_name(out.name + ".part")
+    with part.open("ab") as lock:
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise _busy(part) from None
+        try:
+            lock.truncate(0)
+            yield part
+            fsync_path(part)
+            check_new(out)
+            part.rename(out)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    fsync_path(out.parent)
+
+
 def check_new(out: Path) -> None:
     """Raise UserError if OUT exists, or if there is no folder to make it in."""
     if out.exists() or out.is_symlink():

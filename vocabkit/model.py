@@ -1,12 +1,10 @@
-"""Load a model, find its vocabulary tensors, generate ids, stream ids to text.
+"""Load a model, find its vocabulary tensors, say how it reads a conversation.
 
 Reads an ordinary Hugging Face folder (config.json, tokenizer.json, generation_config.json, weights), writes
 nothing. Code that comes with a checkpoint is never run, and nothing is downloaded.
 """
 
 import contextlib
-import queue
-import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -197,123 +195,6 @@ def prompt_ids(model: Any, tokenizer: Any, messages: Sequence[Message]) -> list[
 def context_length(model: Any) -> int | None:
     """Return how many tokens the model can attend to, None where its config sets no limit (T5)."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
-
-
-def generate(
-    model: Any,
-    tokenizer: Any,
-    prompt: Sequence[Message] | Sequence[int],
-    *,
-    max_new_tokens: int = 512,
-    greedy: bool = False,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    top_k: int | None = None,
-    repetition_penalty: float | None = None,
-    seed: int | None = None,
-    stop: threading.Event | None = None,
-) -> Iterator[int]:
-    """Yield the answer's ids one by one as model.generate() makes them, without prompt and end token.
-
-    Options that are None come from the folder's generation_config.json, and so do suppress_tokens, the list
-    of end tokens and the rest; only beams are off, because they cannot be streamed. A temperature, top_p or
-    top_k turns sampling on; temperature 0 is greedy. Setting `stop` or closing the iterator ends the answer.
-    """
-    messages = [item for item in prompt if isinstance(item, dict)]
-    ids = prompt_ids(model, tokenizer, messages) if messages else [i for i in prompt if isinstance(i, int)]
-    rows = model.get_input_embeddings().weight.shape[0]
-    if not ids:
-        raise UserError("the prompt is empty and this model needs a token to start from; write something")
-    if max(ids) >= rows:
-        raise UserError(
-            f"{tokenizer.name_or_path}: the tokenizer gives id {max(ids)} but the model has {rows} rows; "
-            "use the tokenizer files that belong to this model"
-        )
-    config = model.generation_config
-    end = config.eos_token_id if config.eos_token_id is not None else tokenizer.eos_token_id
-    end_ids = set() if end is None else set(end) if isinstance(end, list | tuple) else {end}
-    # Keyword arguments, not a GenerationConfig: versions 4.50 to 4.55 take a value of the latter that equals
-    # the library's default (do_sample=False) for "not given" and use the folder's instead.
-    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": 1}
-    if end_ids:
-        options["eos_token_id"] = sorted(end_ids)
-    if config.pad_token_id is None:
-        pad = tokenizer.pad_token_id
-        options["pad_token_id"] = pad if pad is not None else min(end_ids, default=0)
-    if getattr(config, "stop_strings", None):
-        options["tokenizer"] = tokenizer
-    if repetition_penalty is not None:
-        options["repetition_penalty"] = repetition_penalty
-    sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
-    sampling = {name: value for name, value in sampling.items() if value is not None}
-    if greedy or temperature == 0:
-        options["do_sample"] = False
-    elif sampling:
-        options.update(sampling, do_sample=True)
-    return _generate(model, ids, options=options, end_ids=end_ids, seed=seed, stop=stop or threading.Event())
-
-
-class _IdStreamer(transformers.generation.streamers.BaseStreamer):
-    """Passes the ids of generate() to another thread."""
-
-    def __init__(self) -> None:
-        self.queue: queue.Queue[int | BaseException | None] = queue.Queue()
-        self.prompt_seen = False
-
-    def put(self, value: torch.Tensor) -> None:
-        if self.prompt_seen:
-            for token_id in value.reshape(-1).tolist():
-                self.queue.put(token_id)
-        self.prompt_seen = True  # generate() puts the prompt (or the decoder's start token) first
-
-    def end(self) -> None:
-        """Nothing: the thread queues the end itself, because it must also come after an exception."""
-
-
-class _StopWhenSet(transformers.StoppingCriteria):
-    def __init__(self, stop: threading.Event) -> None:
-        self.stop = stop
-
-    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        return torch.full((len(input_ids),), self.stop.is_set(), dtype=torch.bool, device=input_ids.device)
-
-
-def _generate(
-    model: Any,
-    ids: list[int],
-    *,
-    options: dict[str, Any],
-    end_ids: set[int],
-    seed: int | None,
-    stop: threading.Event,
-) -> Iterator[int]:
-    streamer = _IdStreamer()
-
-    def run() -> None:
-        try:
-            if seed is not None:
-                torch.manual_seed(seed)
-            inputs = torch.tensor([ids], device=model.device)
-            criteria = transformers.StoppingCriteriaList([_StopWhenSet(stop)])
-            mask = torch.ones_like(inputs)
-            model.generate(
-                inputs, attention_mask=mask, streamer=streamer, stopping_criteria=criteria, **options
-            )
-            streamer.queue.put(None)
-        except BaseException as error:  # raised again in the caller's thread
-            streamer.queue.put(error)
-
-    thread = threading.Thread(target=run, name="generate", daemon=True)
-    thread.start()
-    try:
-        while (item := streamer.queue.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            if item not in end_ids:
-                yield item
-    finally:
-        stop.set()
-        thread.join()
 
 
 @contextlib.contextmanager

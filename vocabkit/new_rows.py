@@ -7,7 +7,7 @@ model.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,30 +143,33 @@ def make_rows(
     init: str,
     seed: int = 0,
     dictionary: dict[str, list[str]] | None = None,
+    merged: Mapping[str, list[str]] | None = None,
     lessons: Lessons | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return tensor → (words, row_bytes) uint8 in its own type, and what is to be recorded of how it was
     made.
 
-    contents: " thời gian", the new tokens' texts. A bias of the head gets the mean of the old tokens'
-    entries, whatever the init; zeros gets 0. lessons: for distill, what it learns from. Computed in float32.
+    contents: " thời gian", the new words' texts. merged: text → old tokens of new syllables, whose rows come
+    first. A bias of the head gets the mean of the old tokens' entries, whatever the init; zeros gets 0.
+    lessons: for distill, what it learns from. Computed in float32.
     """
     if init == "distill" and lessons is None:
         raise UserError("distill learns from texts: give Vietnamese files or folders with --contexts")
-    pieces = origin.pieces(contents)
+    pieces = [*(merged or {}).values(), *origin.pieces(contents)]
+    contents = [*(merged or {}), *contents]
     equivalents: list[list[list[str]]] = []
     near: list[list[str]] = []
     facts: dict[str, Any] = {"name": init}
     if init == "random":
         facts["seed"] = seed
     if init == "english":
-        listed = [(dictionary or {}).get(content[1:].lower(), []) for content in contents]
+        listed = [(dictionary or {}).get(content.strip().lower(), []) for content in contents]
         cut = iter(origin.pieces([f" {word}" for words in listed for word in words]))
         equivalents = [[next(cut) for _ in words] for words in listed]
         facts["without_equivalent"] = sum(not words for words in listed)
         facts["english"] = listed
     if init == "neighbours":
-        near = _neighbours(origin.model, contents)
+        near = _neighbours(origin.model, contents, merged or {})
         facts["neighbours"] = near
     named = [*pieces, *near, *(words for several in equivalents for words in several)]
     tokens = list(dict.fromkeys(token for words in named for token in words))
@@ -206,8 +209,8 @@ def stats_of(tensor: Tensor, ids: Sequence[int]) -> embed_init.RowStats:
     return embed_init.row_stats(as_float32(block, tensor) for block in read_rows(tensor, ids))
 
 
-def _neighbours(model: Source, contents: Sequence[str]) -> list[list[str]]:
-    """Return for each word the old one-token words whose last hidden states are nearest to its own."""
+def _neighbours(model: Source, contents: Sequence[str], merged: Mapping[str, list[str]]) -> list[list[str]]:
+    """Return for each new token the old one-token words whose last hidden states are nearest to its own."""
     from vocabkit.measure import last_hidden_states
 
     encoder = verify.load_encoder(model.folder)
@@ -215,7 +218,9 @@ def _neighbours(model: Source, contents: Sequence[str]) -> list[list[str]]:
     if not anchors:
         raise UserError(f"{model.tokenizer.path} has no token that is a whole word; choose another --init")
     ids = _ids(model.tokenizer, anchors)
-    own = [found.ids for found in encoder.encode_batch(list(contents), add_special_tokens=False)]
+    words = encoder.encode_batch(list(contents[len(merged) :]), add_special_tokens=False)
+    own = [[model.tokenizer.vocab[token] for token in tokens] for tokens in merged.values()]
+    own += [found.ids for found in words]
     hidden = last_hidden_states(model.folder, [*own, *([ids[token]] for token in anchors)])
     chosen = embed_init.nearest(hidden[: len(own)], hidden[len(own) :])
     return [[anchors[at] for at in row] for row in chosen]

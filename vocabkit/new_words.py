@@ -1,8 +1,9 @@
 """Words that are to become tokens: read from a file, checked against a tokenizer. Writes nothing.
 
-A .jsonl file has rows with "word": "thời▁gian" (▁ is the space inside; other fields are ignored), a .txt file
-one word per line; both may be compressed (.xz, .gz, .bz2). Their order is that in which the words were
-picked. The token of a word is its text with a space before it, " thời gian": so it stands in running text.
+A .jsonl file has rows with "word": "thời▁gian" (▁ is the space inside; other fields are ignored) and may have
+others with "syllable", which are left to new_syllables.py; a .txt file one word per line; both may be
+compressed (.xz, .gz, .bz2). Their order is that in which the words were picked. The token of a word is its
+text with a space before it, " thời gian": so it stands in running text.
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Any
 
 from vocabkit.errors import UserError
 from vocabkit.files import open_text
+from vocabkit.new_syllables import is_syllable_row
 from vocabkit.plan import NewToken
 from vocabkit.text import nfc
 from vocabkit.tokenizer_json import TokenizerJson
@@ -33,9 +35,9 @@ def read_words(path: Path, *, count: int | None = None) -> list[str]:
     with open_text(path) as file:
         try:
             for number, line in enumerate(file, 1):
-                if not line.strip():
+                if not line.strip() or is_syllable_row(found := read_line(line, number)):
                     continue
-                word = _checked(read_line(line, number), where=f"{path}:{number}")
+                word = _checked(found, where=f"{path}:{number}")
                 if word in words:
                     raise UserError(
                         f"{path}:{number} has {word!r}, as line {words[word]} does; remove one of the two"
@@ -43,7 +45,7 @@ def read_words(path: Path, *, count: int | None = None) -> list[str]:
                 words[word] = number
         except UnicodeDecodeError:
             raise UserError(f"{path} is not UTF-8 text; convert it with iconv") from None
-    if not words:
+    if not words and count != 0:
         raise UserError(f'{path} holds no word; give rows such as {{"word": "thời▁gian"}}')
     if count is not None and count > len(words):
         raise UserError(f"--num_words is {count:,}, {path} has {len(words):,} words; give at most as many")
@@ -61,7 +63,7 @@ def _reader(path: Path) -> Callable[[str, int], object]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise UserError(f"{path}:{number} is not JSON: {error.msg}; mend or remove the line") from None
-        return row.get("word") if isinstance(row, dict) else None
+        return row if is_syllable_row(row) or not isinstance(row, dict) else row.get("word")
 
     return read_row
 

@@ -37,6 +37,23 @@ class NewToken:
 
 
 @dataclass(frozen=True)
+class NewMerge:
+    """A token that BPE makes of two others, old ones or new ones before it, after all its old merges.
+
+    left, right: as the vocabulary stores them. replaces: the old ids of the two, in reading order.
+    """
+
+    left: str
+    right: str
+    replaces: tuple[int, ...]
+
+    @property
+    def token(self) -> str:
+        """The token as the vocabulary stores it."""
+        return self.left + self.right
+
+
+@dataclass(frozen=True)
 class Plan:
     """What an edit does, decided before anything is written.
 
@@ -45,7 +62,8 @@ class Plan:
     suppressed: reason → new ids that generate() must not choose.
     requested, always_kept, added_by_closure: how many tokens are kept for which reason, first that fits.
     written_scripts: scripts outside the allowed ones that the kept list itself holds tokens of.
-    new_tokens: what is added after the kept tokens.
+    new_merges, new_tokens: what is added after the kept tokens: first what BPE makes by itself, then added
+    tokens, since runtimes number added tokens from the end of the vocabulary on.
     """
 
     new_to_old: list[int]
@@ -55,17 +73,23 @@ class Plan:
     always_kept: int
     added_by_closure: int
     written_scripts: dict[str, int] = field(default_factory=dict)
+    new_merges: tuple[NewMerge, ...] = ()
     new_tokens: tuple[NewToken, ...] = ()
 
     @property
     def n_tokens(self) -> int:
         """Number of tokens that the new tokenizer has."""
-        return len(self.new_to_old) + len(self.new_tokens)
+        return len(self.new_to_old) + len(self.new_merges) + len(self.new_tokens)
+
+    @property
+    def merges(self) -> list[bpe.Merge]:
+        """The new merges as tokenizer files hold them."""
+        return [(merge.left, merge.right) for merge in self.new_merges]
 
     @functools.cached_property
     def new_ids(self) -> dict[int, NewToken]:
-        """Id → new token, in order; they follow the old tokens directly."""
-        return dict(enumerate(self.new_tokens, len(self.new_to_old)))
+        """Id → new added token, in order; they follow the last token directly."""
+        return dict(enumerate(self.new_tokens, len(self.new_to_old) + len(self.new_merges)))
 
     @functools.cached_property
     def old_to_new(self) -> dict[int, int]:
@@ -148,6 +172,7 @@ def extend_plan(
     new_tokens: Sequence[NewToken],
     *,
     suppressed: Mapping[str, Iterable[int]],
+    new_merges: Sequence[NewMerge] = (),
     pad_multiple: int = 64,
 ) -> Plan:
     """Return the plan that keeps every token and adds new ones after the last.
@@ -156,7 +181,7 @@ def extend_plan(
     the new ones. Holes between the source's ids are closed.
     """
     new_to_old = list(tokenizer.tokens)
-    n_tokens = len(new_to_old) + len(new_tokens)
+    n_tokens = len(new_to_old) + len(new_merges) + len(new_tokens)
     vocab_size = _round_up(n_tokens, pad_multiple)
     old_to_new = {old: new for new, old in enumerate(new_to_old)}
     kept = {reason: [old_to_new[i] for i in ids] for reason, ids in suppressed.items() if reason != PADDING}
@@ -165,9 +190,10 @@ def extend_plan(
         new_to_old=new_to_old,
         vocab_size=vocab_size,
         suppressed={reason: ids for reason, ids in kept.items() if ids},
-        requested=len(new_tokens),
+        requested=len(new_merges) + len(new_tokens),
         always_kept=len(new_to_old),
         added_by_closure=0,
+        new_merges=tuple(new_merges),
         new_tokens=tuple(new_tokens),
     )
 

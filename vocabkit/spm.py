@@ -90,15 +90,21 @@ def required_pieces(model: Any) -> set[int]:
     return required
 
 
-def select_pieces(model: Any, positions: list[int], new_pieces: Sequence[str] = ()) -> bytes:
+def select_pieces(
+    model: Any, positions: list[int], new_pieces: Sequence[str] = (), *, merged: Sequence[str] = ()
+) -> bytes:
     """Return the bytes of a file that holds the pieces at these positions only, in this order.
 
-    new_pieces follow them as USER_DEFINED: taken whole before anything is merged, the longest first.
+    merged follow them as NORMAL pieces of BPE with scores below all others, falling: merged last and in this
+    order. new_pieces follow these as USER_DEFINED: taken whole before anything is merged, the longest first.
     """
     trimmed = type(model)()
     trimmed.CopyFrom(model)
     del trimmed.pieces[:]
     trimmed.pieces.extend(model.pieces[at] for at in positions)
+    lowest = min([0.0, *normal_scores(model).values()])
+    for at, piece in enumerate(merged, 1):
+        trimmed.pieces.add(piece=piece, score=lowest - at, type=NORMAL)
     for piece in new_pieces:
         trimmed.pieces.add(piece=piece, score=0.0, type=USER_DEFINED)
     trimmed.trainer_spec.vocab_size = len(trimmed.pieces)

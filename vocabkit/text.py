@@ -20,7 +20,7 @@ ENGLISH_WORDS = Path(__file__).resolve().parent.parent / "data" / "english_words
 
 # The Script property values of Unicode 18. A script that a newer `regex` knows and this list does not is
 # reported as "Other": foreign all the same; a test fails then, so that the list follows.
-_SCRIPT_NAMES = """
+SCRIPTS = """
 Unknown Common Latin Inherited Han Hangul Hiragana Katakana Adlam Ahom Anatolian_Hieroglyphs Arabic Armenian
 Avestan Balinese Bamum Bassa_Vah Batak Bengali Beria_Erfe Bhaiksuki Bopomofo Brahmi Braille Buginese Buhid
 Canadian_Aboriginal Carian Caucasian_Albanian Chakma Cham Cherokee Chorasmian Coptic Cuneiform Cypriot
@@ -65,7 +65,7 @@ def _script_runs() -> tuple[list[int], list[str]]:
     import regex
 
     branches = []
-    for name in _SCRIPT_NAMES:
+    for name in SCRIPTS:
         try:
             regex.compile(rf"\p{{Script={name}}}")
         except regex.error:  # this `regex` is older than the script: its characters are Unknown there

@@ -86,7 +86,7 @@ def write_files(
     """
     left_out = []
     new_entries = [token.entry() for token in plan.new_tokens]
-    text = dump_tokenizer_json(tokenizer.trimmed(plan.new_to_old, new_entries))
+    text = dump_tokenizer_json(tokenizer.trimmed(plan.new_to_old, new_entries, plan.merges))
     (target / "tokenizer.json").write_text(text, encoding="utf-8")
     settings = {path.name for path in settings_files(source)}
     for path in sorted(source.iterdir()):
@@ -128,6 +128,8 @@ def _write_vocab(path: Path, target: Path, tokenizer: TokenizerJson, plan: Plan)
             )
         if old in plan.old_to_new:
             new_vocab[token] = plan.old_to_new[old]
+    if path.name == "vocab.json" and plan.merges:  # the same as in tokenizer.json
+        new_vocab = tokenizer.extended_vocab(plan.old_to_new, plan.merges)
     if path.name == "added_tokens.json":
         new_vocab |= {token.content: new for new, token in plan.new_ids.items()}
     write_json(target, new_vocab, indent=None)
@@ -144,7 +146,8 @@ def _write_merges(path: Path, target: Path, tokenizer: TokenizerJson, plan: Plan
             "tokenizer.json; download both again"
         )
     kept = {tokenizer.tokens[old] for old in plan.new_to_old}
-    lines = [*head, *(body[at].rstrip("\r") for at in bpe.filter_merges(tokenizer.merges, kept)), ""]
+    lines = [*head, *(body[at].rstrip("\r") for at in bpe.filter_merges(tokenizer.merges, kept))]
+    lines += [*(" ".join(merge) for merge in plan.merges), ""]
     target.write_text("\n".join(lines), encoding="utf-8")
 
 
@@ -152,7 +155,8 @@ def _write_spm(path: Path, target: Path, model: Any, tokenizer: TokenizerJson, p
     ids = spm.piece_tokens(model, path=path, vocab=tokenizer.piece_ids)
     positions = [at for at, token_id in enumerate(ids) if token_id in plan.old_to_new]
     new_pieces = [token.content.replace(" ", "▁") for token in plan.new_tokens]
-    target.write_bytes(spm.select_pieces(model, positions, new_pieces))
+    merged = [merge.token for merge in plan.new_merges]
+    target.write_bytes(spm.select_pieces(model, positions, new_pieces, merged=merged))
 
 
 def _write_settings(path: Path, target: Path, tokenizer: TokenizerJson, plan: Plan, rows: int) -> None:

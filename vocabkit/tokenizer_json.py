@@ -122,12 +122,16 @@ class TokenizerJson:
                     yield f"post_processor.{key}", processor[key][1]
 
     def trimmed(
-        self, new_to_old: Sequence[int], new_tokens: Sequence[Mapping[str, Any]] = ()
+        self,
+        new_to_old: Sequence[int],
+        new_tokens: Sequence[Mapping[str, Any]] = (),
+        new_merges: Sequence[bpe.Merge] = (),
     ) -> dict[str, Any]:
         """Return the file's data with only these tokens, each at its position in new_to_old as its new id.
 
-        new_tokens: entries of added tokens, without ids, that follow them. Merges stay in their old order and
-        in the form in which they were written. Raises UserError for an id that is named outside the
+        new_merges: merges of BPE after all old ones; what they make follows the old tokens. new_tokens:
+        entries of added tokens, without ids, that follow these. Merges stay in their old order and in the
+        form in which they were written. Raises UserError for an id that is named outside the
         vocabulary and does not stay.
         """
         old_to_new = {old: new for new, old in enumerate(new_to_old)}
@@ -154,9 +158,14 @@ class TokenizerJson:
             model["merges"] = [
                 source["merges"][at] for at in bpe.filter_merges(self.merges, model["vocab"].keys())
             ]
+            if new_merges:
+                model["vocab"] = self.extended_vocab(old_to_new, new_merges)
+                is_text = bool(source["merges"]) and isinstance(source["merges"][0], str)
+                model["merges"] += [" ".join(merge) if is_text else list(merge) for merge in new_merges]
         for added in data["added_tokens"]:
             added["id"] = old_to_new[added["id"]]
-        data["added_tokens"] += [{"id": at, **t} for at, t in enumerate(new_tokens, len(new_to_old))]
+        first = len(new_to_old) + len(new_merges)
+        data["added_tokens"] += [{"id": at, **t} for at, t in enumerate(new_tokens, first)]
         if data.get("padding"):
             data["padding"]["pad_id"] = old_to_new[data["padding"]["pad_id"]]
         for processor in _flatten(data.get("post_processor"), "processors"):
@@ -166,6 +175,21 @@ class TokenizerJson:
                 if key in processor:
                     processor[key][1] = old_to_new[processor[key][1]]
         return data
+
+    def extended_vocab(
+        self, old_to_new: Mapping[int, int], new_merges: Sequence[bpe.Merge]
+    ) -> dict[str, int]:
+        """Return BPE's own vocabulary with what new merges make: ids that follow those of all old tokens.
+
+        Old added tokens are in it too, as Gemma has them. The tokenizers library numbers an added token that
+        is not in the vocabulary by itself, from the vocabulary's size on, whatever the file says; with new
+        ids after the old added tokens' (Qwen's stand between 151,643 and 151,664), these would move.
+        """
+        ids = {
+            token: old_to_new[old] for token, old in (self.vocab | self.added).items() if old in old_to_new
+        }
+        made = {left + right: at for at, (left, right) in enumerate(new_merges, len(old_to_new))}
+        return dict(sorted(ids.items(), key=lambda item: item[1])) | made
 
 
 def _flatten(component: Mapping[str, Any] | None, inner: str) -> list[Any]:

@@ -22,6 +22,7 @@ from vocabkit.checkpoint import (
 from vocabkit.config_ids import collect_ids
 from vocabkit.errors import UserError
 from vocabkit.files import read_json, read_json_object, read_versioned, sha256_file
+from vocabkit.new_syllables import unfold
 from vocabkit.text import nfc
 from vocabkit.tokenizer_files import read_spm_models, settings_files
 from vocabkit.tokenizer_json import UNIGRAM, TokenizerJson, read_tokenizer_json
@@ -95,15 +96,47 @@ class Edited:
 
     @functools.cached_property
     def added(self) -> dict[int, str]:
-        """Id → text of the tokens that the base does not have, as vocab_edit.json names them."""
+        """Id → text of the tokens that the base does not have, as vocab_edit.json names them: first what BPE
+        makes itself, then added tokens.
+        """
         ids = [new for new, old in enumerate(self.new_to_old) if old is None]
-        words = self.edit.get("words", [])
-        if len(words) != len(ids):
+        words, syllables = (self.edit.get(name, []) for name in ("words", "syllables"))
+        if len(words) + len(syllables) != len(ids):
             raise UserError(
-                f"{self.out / EDIT_FILE} names {len(words)} words, but {len(ids)} tokens are new; "
-                "extend the base again"
+                f"{self.out / EDIT_FILE} names {len(words)} words and {len(syllables)} syllables, but "
+                f"{len(ids)} tokens are new; extend the base again"
             )
-        return {new: " " + word.replace("▁", " ") for new, word in zip(ids, words, strict=True)}
+        texts = [row["syllable"] for row in syllables] + [" " + word.replace("▁", " ") for word in words]
+        return dict(zip(ids, texts, strict=True))
+
+    @functools.cached_property
+    def merged(self) -> dict[int, list[int]]:
+        """Id → the old ids that it replaces, as this folder numbers them, of what new merges make."""
+        replaces = self.edit.get("replaces", [])[: len(self.edit.get("syllables", []))]
+        return {
+            new: [self.old_to_new[old] for old in olds]
+            for new, olds in zip(list(self.added)[: len(replaces)], replaces, strict=True)
+        }
+
+    @functools.cached_property
+    def words(self) -> dict[int, str]:
+        """Id → text of the new added tokens."""
+        return {new: text for new, text in self.added.items() if new not in self.merged}
+
+    @functools.cached_property
+    def words_encoder(self) -> tuple[Any, dict[int, int]]:
+        """The base's tokenizer with the new words alone, and its ids → the edited folder's."""
+        from tokenizers import AddedToken
+
+        encoder, normalized = load_encoder(self.base), self.tokenizer.has_nfc
+        encoder.add_tokens([AddedToken(t, normalized=normalized, special=False) for t in self.words.values()])
+        ids = {encoder.token_to_id(text): new for new, text in self.words.items()}
+        return encoder, self.old_to_new | ids
+
+    def with_words(self, text: str) -> list[int]:
+        """Return what the base's tokenizer would make of a text with the new words alone, in new ids."""
+        encoder, ids = self.words_encoder
+        return [ids[token_id] for token_id in encoder.encode(text, add_special_tokens=False).ids]
 
     @functools.cached_property
     def base_encoder(self) -> Any:
@@ -212,7 +245,7 @@ def _disagreements(out: Path, tokenizer: TokenizerJson) -> Iterator[str]:
 
 def check_tokenizer(edited: Edited, texts: Iterable[str], *, name: str = "the given texts") -> Check:
     """2: kept tokens encode as before, every text decodes as before, and the chat template renders to mapped
-    ids.
+    ids; new merges do nothing but join tokens of the encoding that the base has, with the new words.
 
     For Unigram, which has no bytes to fall back on, only texts whose
     old encoding is kept must decode as before; the others are counted.
@@ -231,6 +264,7 @@ def check_tokenizer(edited: Edited, texts: Iterable[str], *, name: str = "the gi
     count = dict.fromkeys(
         ("texts", "covered", "mismatches", "decode_differences", "tokens", "base_tokens", "chars"), 0
     ) | ({"with_new_tokens": 0} if edited.added else {})
+    count |= {"joined": 0, "joined_differences": 0} if edited.merged else {}
     for batch in _batches(_all_forms(texts)):
         old_ids, new_ids = _encode(edited.base_encoder, batch), _encode(edited.encoder, batch)
         old_texts = edited.base_encoder.decode_batch(old_ids, skip_special_tokens=False)
@@ -248,6 +282,12 @@ def check_tokenizer(edited: Edited, texts: Iterable[str], *, name: str = "the gi
             if covered and new != [edited.old_to_new[token_id] for token_id in old]:
                 count["mismatches"] += 1
                 check.find("encodes differently", [_excerpt(text)] if count["mismatches"] <= SHOWN else [])
+            if edited.merged and fresh:
+                apart = unfold(new, edited.merged)
+                count["joined"] += len(apart) > len(new)
+                if apart != edited.with_words(text):
+                    count["joined_differences"] += 1
+                    check.find("joins other tokens", [_excerpt(text)])
             if before != after and (lossless or covered or fresh):
                 count["decode_differences"] += 1
                 check.find(
@@ -261,15 +301,28 @@ def check_tokenizer(edited: Edited, texts: Iterable[str], *, name: str = "the gi
 
 
 def _new_tokens(edited: Edited) -> Iterator[str]:
-    """Yield which new tokens are not the words of vocab_edit.json, or not made of these words' text in any
-    form.
+    """Yield which new tokens are not those of vocab_edit.json, or not made of the words' text in any form or
+    of the syllables' old tokens.
     """
-    contents = list(edited.added.values())
+    rows = edited.edit.get("syllables", [])
+    last = edited.tokenizer.merges[len(edited.tokenizer.merges) - len(rows) :]
+    if last != [tuple(row["merge"]) for row in rows]:
+        yield f"the last {len(rows)} merges are not those of {EDIT_FILE}"
+    for new, row in zip(edited.merged, rows, strict=True):
+        token = "".join(row["merge"])
+        ids, replaced = (
+            [piece.id for piece in encoder.model.tokenize(token)]
+            for encoder in (edited.encoder, edited.base_encoder)
+        )
+        replaced = [edited.old_to_new[old] for old in replaced]
+        if edited.tokenizer.tokens[new] != token or ids != [new] or replaced != edited.merged[new]:
+            yield f"{token!r} has the ids {ids} for {replaced}, expected {new} for {edited.merged[new]}"
+    contents = list(edited.words.values())
     forms = [contents]
     if edited.tokenizer.has_nfc:
         forms.append([unicodedata.normalize("NFD", text) for text in contents])
     for texts in forms:
-        for new, text, ids in zip(edited.added, texts, _encode(edited.encoder, texts), strict=True):
+        for new, text, ids in zip(edited.words, texts, _encode(edited.encoder, texts), strict=True):
             if ids != [new]:
                 yield f"{text!r} has the ids {ids}, expected {new}"
 

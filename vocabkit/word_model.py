@@ -137,6 +137,17 @@ class WordModel:
         """Whether one tensor holds the rows of both ends."""
         return self.input_rows is self.output_rows
 
+    @torch.no_grad()
+    def use(
+        self, input_rows: np.ndarray, output_rows: np.ndarray | None = None, bias: np.ndarray | None = None
+    ) -> None:
+        """Take other values for the rows, of the same shapes; tied models take no output_rows."""
+        self.input_rows.copy_(torch.from_numpy(input_rows))
+        if not self.tied and output_rows is not None:
+            self.output_rows.copy_(torch.from_numpy(output_rows))
+        if self._output.bias_rows is not None and bias is not None:
+            self._output.bias_rows.copy_(torch.from_numpy(bias))
+
     def read(
         self, sequences: Sequence[Sequence[int]], places: Sequence[Sequence[int]], *, words: bool = True
     ) -> States:

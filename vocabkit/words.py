@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabkit.corpus import Source
-from vocabkit.count_corpus import Progress, count_blocks, describe_run, processes
+from vocabkit.count_corpus import Progress, Sum, count_blocks, describe_run, processes
 from vocabkit.errors import UserError
 from vocabkit.keep import text_for_people
 from vocabkit.text import is_english_word, is_vietnamese_syllable
@@ -123,6 +123,10 @@ class WordCounter:
         if len(self._sentences) > self._max_entries:
             self._segment()
 
+    def full(self) -> bool:
+        """Say whether memory is used up: never, add() keeps within its bounds."""
+        return False
+
     def take(self) -> Counter[str]:
         """Return the counts so far; the counter starts from zero again."""
         self._segment()
@@ -214,16 +218,16 @@ def count_words(
     """
     count = processes(workers)
     what = {"training_only": training_only, "phrases": phrases}
+    make_counter = functools.partial(
+        WordCounter,
+        training_only=training_only,
+        phrases=phrases,
+        max_entries=SENTENCES // count,
+        max_forms=MAX_FORMS // count,
+    )
     return count_blocks(
         sources,
-        functools.partial(
-            WordCounter,
-            training_only=training_only,
-            phrases=phrases,
-            max_entries=SENTENCES // count,
-            max_forms=MAX_FORMS // count,
-        ),
-        empty=Counter(),
+        lambda: (make_counter, Sum()),
         run=describe_run(model, sources, text_field) | {"counts": "words", **what},
         progress_file=progress_file,
         text_field=text_field,
