@@ -57,9 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     if bool(args.corpus) == bool(args.counts):
         raise UserError("give either a CORPUS or --counts FILE; see python3 build_vocab.py --help")
     if args.counts_of and not args.counts:
-        raise UserError(
-            "--counts_of names the tokenizer of counts made earlier; name them too: --counts FILE"
-        )
+        raise UserError("--counts_of names the tokenizer of --counts FILE; give that too")
     if args.count_only and (args.counts or not args.out):
         raise UserError("--count_only counts a CORPUS into a file; name it: -o counts.json.xz")
     for name in ("min_count", "sure_count", "workers", "target_size"):

@@ -24,7 +24,7 @@ SMALL = {
 T5_SMALL = {"d_model": D, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
 # family → settings of its config; opt and gpt_neox are in no table of ours, so the model itself is asked
 FAMILIES: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("qwen2", "qwen3", "llama", "gemma2", "gemma3_text"), SMALL),
+    **dict.fromkeys(("qwen2", "qwen3", "llama", "phi", "gemma2", "gemma3_text"), SMALL),
     **dict.fromkeys(("t5", "mt5"), T5_SMALL),
     "gpt2": {"n_embd": D, "n_layer": 2, "n_head": 4, "n_positions": 128},
     "opt": {"hidden_size": D, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 48,

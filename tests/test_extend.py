@@ -270,7 +270,7 @@ def test_added_tokens_json_and_nested_vocab_size(qwen2, tmp_path, words):
     write_json(source / "added_tokens.json", read_tokenizer_json(source).added)
     rows = read_json(source / "config.json")["vocab_size"]
     edit_json(source / "config.json", text_config={"vocab_size": rows})
-    extend_vocab(source, tmp_path / "out", words=words)
+    extend_vocab(source, tmp_path / "out", words=words, init="mean")
     assert read_json(tmp_path / "out" / "added_tokens.json") == read_tokenizer_json(tmp_path / "out").added
     config = read_json(tmp_path / "out" / "config.json")
     assert config["text_config"]["vocab_size"] == config["vocab_size"] == qwen2.edit["vocab_size"]

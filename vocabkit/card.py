@@ -71,8 +71,7 @@ tokenizer = AutoTokenizer.from_pretrained("{name}")
 model = AutoModelForCausalLM.from_pretrained("{name}")
 ```
 
-- The new rows were made by the formula `{init}` from rows of the base, and not trained: train them before you
-  judge the model's Vietnamese.
+- {made}
 - Every text still decodes to itself.
 - {pad_text}
 - The terms of the base model hold for this one too.
@@ -86,8 +85,7 @@ chứa đơn vị mới nào thì được tách như trước. `verify_report.j
 
 Mở như mọi checkpoint khác, với đoạn mã ở trên.
 
-- Các hàng mới được tính theo công thức `{init}` từ các hàng của bản gốc, chưa qua huấn luyện: hãy huấn luyện
-  chúng rồi mới đánh giá tiếng Việt của mô hình.
+- {made_vi}
 - Mọi văn bản vẫn giải mã ra đúng chính nó.
 - {pad_text_vi}
 - Điều khoản sử dụng của mô hình gốc vẫn có hiệu lực với mô hình này.
@@ -105,6 +103,19 @@ GUARD_VI = (
 )
 NO_GUARD = "Single bytes are not suppressed: a character of a removed script could still be spelled by bytes."
 NO_GUARD_VI = "Các byte đơn không bị chặn: ký tự của hệ chữ đã bỏ vẫn có thể được ghép theo từng byte."
+
+MADE = """\
+The new rows were made by the formula `{init}` from rows of the base, and not trained: train them before you
+  judge the model's Vietnamese."""
+MADE_VI = """\
+Các hàng mới được tính theo công thức `{init}` từ các hàng của bản gốc, chưa qua huấn luyện: hãy huấn luyện
+  chúng rồi mới đánh giá tiếng Việt của mô hình."""
+DISTILLED = """\
+The new rows were distilled: all else frozen, they were moved until the model went on from a word as it does
+  from its old tokens. Nothing else was trained."""
+DISTILLED_VI = """\
+Các hàng mới được chưng cất: mọi thứ khác giữ nguyên, chúng được chỉnh tới khi mô hình đọc tiếp sau một từ
+  như sau các token cũ của nó. Ngoài ra không gì được huấn luyện."""
 
 
 def write_card(folder: Path, edit: Mapping[str, Any], *, name: str, has_bytes: bool = True) -> None:
@@ -128,6 +139,7 @@ def write_card(folder: Path, edit: Mapping[str, Any], *, name: str, has_bytes: b
         ),
     )
     if edit["task"] == "extend_vocab":
+        made, made_vi = (DISTILLED, DISTILLED_VI) if edit["init"]["name"] == "distill" else (MADE, MADE_VI)
         words, syllables = edit["words"], [row["syllable"].strip() for row in edit.get("syllables", [])]
         new = [f"{len(words):,} Vietnamese words"] * bool(words)
         new += [f"{len(syllables):,} Vietnamese syllables"] * bool(syllables)
@@ -138,7 +150,8 @@ def write_card(folder: Path, edit: Mapping[str, Any], *, name: str, has_bytes: b
             new=" and ".join(new),
             new_vi=" và ".join(new_vi),
             examples=", ".join(f"“{word.replace('▁', ' ')}”" for word in [*words, *syllables][:3]),
-            init=edit["init"]["name"],
+            made=made.format(init=edit["init"]["name"]),
+            made_vi=made_vi.format(init=edit["init"]["name"]),
         )
     else:
         card = CARD.format(

@@ -4,9 +4,8 @@ The objective of arXiv 2505.20133, fitted to what is measured here. The model is
 (reading a snippet as the old tokens) and student (reading it with the new ones); gradients and optimizer
 state exist for the new rows alone. Three terms, per batch of contexts:
 
-    input    mean KL(teacher ∥ student) of the next old token, at places from the end of the word on: the row
-    is
-             read as the old tokens were. (MSE of the hidden states, the paper's, ends a little higher.)
+    input    mean KL(teacher ∥ student) of the next old token, at places from the end of the word on: the
+             row is read as the old tokens were. (MSE of hidden states, the paper's, ends a little higher.)
     output   Huber loss of log p(word) − Σ log p(its old tokens), where a word begins: the row is chosen as
              often as the old tokens were.
     mass     −log(1 − p(any new word)) where the text goes on with an old token: without it the rows of tied
@@ -16,7 +15,8 @@ After each step the norms are brought into the range of the old rows' norms. A r
 of a batch still learns from it where it should not be chosen.
 
 Cost: the teacher reads each context once (the states are kept in memory, up to a bound, and read again beyond
-it), the student reads it forth and back in each epoch: contexts per word × (1 + 2 × epochs) forwards a word.
+it), the student reads it forth and back in each epoch: contexts per word × (1 + 2 × epochs) forwards a word,
+175 for 25 contexts and 3 epochs.
 
 Reads a model's folder; writes its state beside the result now and then, from which the same call goes on with
 the same numbers, and removes nothing: that is the caller's, once the rows are saved.
@@ -28,7 +28,7 @@ import math
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,24 +46,27 @@ from vocabkit.word_model import WordModel
 STATE_FORMAT = ("vocabkit-distill", "1")
 SAVE_EVERY = 60.0  # seconds
 CACHE_BYTES = 1 << 30  # of the teacher's states
+UPDATES = 60  # of a row that epochs are chosen for, where they are not given
+EPOCHS = (3, 10)  # at least, at most
 SAMPLE = 16  # batches whose losses are reported before and after
 NEVER = 0.999  # the most that the mass of new words counts: log(1 − 1) is no number
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How rows are distilled; the defaults were chosen by benchmarks/distill.py on lines kept for training.
+    """How rows are distilled; the defaults were chosen on lines kept for training.
 
     step: learning rate of Adam, in units of the old rows' standard deviation, falling to nought along half a
-    cosine. places: of a context at which the KL is taken, half of them right behind the word.
+    cosine. epochs: None: as many as give each row UPDATES, within EPOCHS. places: of a context at which the
+    KL is taken, half of them right behind the word.
     """
 
-    epochs: int = 3
+    epochs: int | None = None
     batch: int = 16
     places: int = 6
     step: float = 0.3
-    output: float = 0.1
-    mass: float = 1.0
+    output: float = 0.05
+    mass: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,13 @@ class _Lesson:
         self.new_places.append(new_places)
 
 
+def _epochs(contexts: Sequence[Context], batches: int) -> int:
+    """Return how often contexts are to be read: the more of a word there are, the less often."""
+    per_word = len(contexts) / len({context.word for context in contexts})
+    least, most = EPOCHS
+    return max(least, min(most, math.ceil(UPDATES / min(per_word, batches))))
+
+
 @dataclass(frozen=True)
 class _Taught:
     """What the teacher says in a lesson: states (N, H) and log probabilities of words (n,)."""
@@ -175,7 +185,8 @@ def distill(
 
     first_new: the id of the first new word; ids of contexts below it are rows of the folder's matrices.
     state_file: the state of an unfinished call with the same arguments is gone on with; UserError if it is
-    another call's. On a CPU the same arguments give the same bits, interrupted or not.
+    another call's. On a CPU the same arguments give the same bits, interrupted or not, if torch has as many
+    threads.
     """
     settings = settings or Settings()
     if not contexts:
@@ -198,7 +209,7 @@ def distill(
     trainer.train(state_file, run, before)
     facts = {
         "steps": trainer.done,
-        "settings": asdict(settings),
+        "settings": asdict(replace(settings, epochs=trainer.epochs)),
         "loss_before": before,
         "loss_after": trainer.mean_losses(SAMPLE),
     }
@@ -228,7 +239,8 @@ class Trainer:
             self.lessons.append(lesson)
         self.taught: dict[int, _Taught] = {}
         self.cached = self.done = 0
-        self.steps = settings.epochs * len(self.lessons)
+        self.epochs = settings.epochs or _epochs(contexts, len(self.lessons))
+        self.steps = len(self.lessons) * self.epochs
         groups = [
             {"params": [rows], "lr": settings.step * spread}
             for rows, spread in zip(model.rows, start.spread, strict=False)
