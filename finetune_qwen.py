@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--no_merge_lora", action="store_true", help="write OUT/adapter, leave the layers as they were")
     add("--no_clamp_norms", action="store_true", help="let norms of new rows leave the old range")
     add("--objective", choices=("lm", "distill", "both"), default="lm",
-        help="next token; the frozen model on the old tokens as teacher; both (default: %(default)s)")  # fmt: skip
+        help="next token; the frozen model on the old tokens as teacher; both (default: lm)")  # fmt: skip
     add = parser.add_argument_group("data").add_argument
     add(
         "--model_max_length",

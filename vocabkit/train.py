@@ -6,12 +6,13 @@ which the same command is known again after a kill. The loop, the schedule and t
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from vocabkit.files import check_new, fsync_path, read_json_object, read_version
 from vocabkit.model import load_model, load_tokenizer, silence
 from vocabkit.train_loss import fuse_loss
 from vocabkit.train_memory import check_fits, print_expectation
-from vocabkit.train_output import append_stage, check_frozen, new_rows, write_trained
+from vocabkit.train_output import NewRows, append_stage, check_frozen, new_rows, write_trained
 from vocabkit.train_parts import Parts, choose_parts
 from vocabkit.train_trainer import StageTrainer, last_checkpoint, stop_on_interrupt
 
@@ -54,6 +55,21 @@ def finetune(model_folder: Path, args: argparse.Namespace, others: Sequence[str]
     expected = print_expectation(model_folder, args, settings, dtype=dtype)
     if not args.ignore_memory:
         check_fits(expected, args, settings)
+    with _kept_if_resumable(part):
+        _run(model_folder, args, others, settings, rows=rows, part=part, dtype=dtype, made_by=made_by)
+
+
+def _run(
+    model_folder: Path,
+    args: argparse.Namespace,
+    others: Sequence[str],
+    settings: transformers.TrainingArguments,
+    *,
+    rows: NewRows | None,
+    part: Path,
+    dtype: str,
+    made_by: str,
+) -> None:
     tokenizer = load_tokenizer(model_folder)
     train_set, eval_set, facts = _data(args, settings, tokenizer, cache=args.cache_dir or part / "tokenized")
     resume = _open_run(part, model_folder, args, others, facts)
@@ -100,12 +116,25 @@ def finetune(model_folder: Path, args: argparse.Namespace, others: Sequence[str]
     print(f"{args.output_dir}: written; try: python3 model_chat.py {args.output_dir}")
 
 
+@contextlib.contextmanager
+def _kept_if_resumable(part: Path) -> Iterator[None]:
+    """Remove OUT.part when the body fails before its first checkpoint: there is nothing to go on from."""
+    was_there = part.exists()
+    try:
+        yield
+    except BaseException:
+        if not was_there and last_checkpoint(part) is None:
+            shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
 def training_arguments(
     args: argparse.Namespace, others: Sequence[str], *, part: Path
 ) -> transformers.TrainingArguments:
     """Return TrainingArguments from the flags that are not ours, with defaults that fit what they run on."""
     cuda = torch.cuda.is_available()
-    parser = transformers.HfArgumentParser([transformers.TrainingArguments], allow_abbrev=False)
+    kind: Any = transformers.TrainingArguments
+    parser = transformers.HfArgumentParser(kind, allow_abbrev=False)
     defaults: dict[str, Any] = {
         "output_dir": str(part),
         "per_device_train_batch_size": 1 if cuda else 4,
@@ -226,6 +255,10 @@ def _open_run(
         part.mkdir(exist_ok=True)
         write_json(path, ours)
         return None
+    last = last_checkpoint(part)
+    if last is None:  # killed before there was anything to go on from
+        write_json(path, ours)
+        return None
     theirs = read_versioned(path, format=RUN_FORMAT[0], version=RUN_FORMAT[1])
     for key in ("model_sha256", "data_sha256", "flags"):
         if theirs.get(key) != ours[key]:
@@ -233,7 +266,7 @@ def _open_run(
                 f"{part} holds another run, its {key} differs; give its flags again to go on with it, choose "
                 f"another --output_dir, or remove it: rm -r {part}"
             )
-    return last_checkpoint(part)
+    return last
 
 
 def _train(trainer: StageTrainer, part: Path, resume: Path | None) -> dict[str, Any]:

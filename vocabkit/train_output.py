@@ -166,7 +166,9 @@ def append_stage(source: Path, part: Path, stage: Mapping[str, Any]) -> None:
     """
     name = verify.EDIT_FILE if (source / verify.EDIT_FILE).is_file() else TRAINING_FILE
     path = part / name
-    record = read_json_object(path) if path.is_file() else {"format": "vocab-training", "version": 1}
+    record: dict[str, Any] = {"format": "vocab-training", "version": 1}
+    if path.is_file():
+        record = read_json_object(path)
     record["training"] = [*record.get("training", []), dict(stage)]
     path.unlink(missing_ok=True)  # a copy that may share the source's blocks
     write_json(path, record, indent=None if name == verify.EDIT_FILE else 2)
