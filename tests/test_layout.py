@@ -31,7 +31,7 @@ ALLOWED = {
     **dict.fromkeys(
         ("checkpoint", "torch_bin", "vocab_tensors", "verify", "view", "compare", "report"), NUMPY
     ),
-    **dict.fromkeys(("counts", "embed_init", "segment", "verify_rows"), NUMPY),
+    **dict.fromkeys(("counts", "embed_init", "segment", "verify_rows", "packing"), NUMPY),
     **dict.fromkeys(
         ("edit", "trim", "extend", "new_rows", "ladder", "count_corpus", "counts_file", "datatrove_engine"),
         NUMPY | {"tqdm"},
@@ -39,7 +39,7 @@ ALLOWED = {
     **dict.fromkeys(("words", "choose_words", "word_curve"), NUMPY | {"tqdm"}),
 }
 MAY_IMPORT_TORCH = {"model", "train", "measure"}
-MAY_IMPORT_TORCH_INSIDE_FUNCTIONS = MAY_IMPORT_TORCH | {"torch_bin"}
+MAY_IMPORT_TORCH_INSIDE_FUNCTIONS = MAY_IMPORT_TORCH | {"torch_bin", "packing"}
 ALONE = {"errors", "text", "bpe", "unigram"}  # these need no other module of ours either, but errors
 
 
