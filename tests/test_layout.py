@@ -32,7 +32,7 @@ ALLOWED = {
     **dict.fromkeys(
         ("checkpoint", "torch_bin", "vocab_tensors", "verify", "view", "compare", "report"), NUMPY
     ),
-    **dict.fromkeys(("counts", "embed_init", "segment", "verify_rows"), NUMPY),
+    **dict.fromkeys(("counts", "embed_init", "segment", "verify_rows", "packing"), NUMPY),
     **dict.fromkeys(
         ("edit", "trim", "extend", "new_rows", "ladder", "count_corpus", "counts_file", "datatrove_engine"),
         NUMPY | {"tqdm"},

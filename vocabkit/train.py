@@ -217,7 +217,7 @@ def _data(
         )
     facts = {
         "sources": [str(path) for path in args.data_path],
-        "eval_bytes": sum(held_out["num_bytes"]) if held_out else 0,
+        "eval_bytes": sum(alone["num_bytes"]) if alone else 0,
         "data": hashlib.sha256(json.dumps(texts["input_ids"][:]).encode()).hexdigest(),
     }
     return packed, alone or None, facts
