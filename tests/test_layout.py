@@ -34,13 +34,26 @@ ALLOWED = {
     ),
     **dict.fromkeys(("counts", "embed_init", "segment", "verify_rows", "packing"), NUMPY),
     **dict.fromkeys(
-        ("edit", "trim", "extend", "new_rows", "ladder", "count_corpus", "counts_file", "datatrove_engine"),
+        (
+            "edit",
+            "trim",
+            "extend",
+            "new_rows",
+            "distill_rows",
+            "ladder",
+            "count_corpus",
+            "counts_file",
+            "datatrove_engine",
+        ),
         NUMPY | {"tqdm"},
     ),
-    **dict.fromkeys(("train_output", "train_memory"), NUMPY),
-    **dict.fromkeys(("words", "choose_words", "word_curve"), NUMPY | {"tqdm"}),
+    **dict.fromkeys(("words", "choose_words", "word_curve", "compare_inits"), NUMPY | {"tqdm"}),
+    **dict.fromkeys(("estimates", "inits_report", "train_output", "train_memory"), NUMPY),
+    "contexts": {"tqdm"},
 }
-MAY_IMPORT_TORCH = {"model", "measure", "train", "train_loss", "train_parts", "train_rows", "train_trainer"}
+MAY_IMPORT_TORCH = {"model", "measure", "word_measures", "measure_inits"}
+MAY_IMPORT_TORCH |= {"word_model", "distill"}  # rows with gradients
+MAY_IMPORT_TORCH |= {"train", "train_distill", "train_loss", "train_parts", "train_rows", "train_trainer"}
 MAY_IMPORT_TORCH_INSIDE_FUNCTIONS = MAY_IMPORT_TORCH | {"torch_bin", "train_memory", "packing"}
 ALONE = {"errors", "text", "bpe", "unigram"}  # these need no other module of ours either, but errors
 
