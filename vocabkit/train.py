@@ -24,6 +24,7 @@ from vocabkit.checkpoint import read_checkpoint
 from vocabkit.errors import UserError, one_line
 from vocabkit.files import check_new, fsync_path, read_json_object, read_versioned, sha256_file, write_json
 from vocabkit.model import load_model, load_tokenizer, silence
+from vocabkit.train_distill import Lessons
 from vocabkit.train_loss import fuse_loss
 from vocabkit.train_memory import check_fits, print_expectation
 from vocabkit.train_output import NewRows, append_stage, check_frozen, new_rows, write_trained
@@ -50,6 +51,11 @@ def finetune(model_folder: Path, args: argparse.Namespace, others: Sequence[str]
         raise UserError(
             f"{model_folder} has no new rows to train: extend it first (model_edit.py -t extend_vocab), or "
             "give --train_rows all or none"
+        )
+    if args.objective != "lm" and (args.train_rows, args.finetune_layers) != ("new", "none"):
+        raise UserError(
+            f"--objective {args.objective} has the frozen model as its teacher: it needs --train_rows new and "
+            "--finetune_layers none"
         )
     dtype = args.dtype or ("bfloat16" if settings.device.type == "cuda" else "float32")
     expected = print_expectation(model_folder, args, settings, dtype=dtype)
@@ -83,9 +89,16 @@ def _run(
     )  # fmt: skip
     print(parts.describe())
     fuse_loss(model, n_tokens=n_tokens)
+    lessons = None
+    if args.objective != "lm":
+        assert rows is not None
+        lessons = Lessons(
+            model, model_folder, rows, [train_data.split_weight(path)[0] for path in args.data_path],
+            batch=settings.per_device_train_batch_size, seed=settings.seed,
+        )  # fmt: skip
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     trainer = StageTrainer(
-        model=model, args=settings, parts=parts, in_backward=args.optim_in_backward,
+        model=model, args=settings, parts=parts, in_backward=args.optim_in_backward, objective=args.objective, lessons=lessons,
         train_dataset=train_set, eval_dataset=eval_set, eval_bytes=facts["eval_bytes"],
         data_collator=packing.Collator(pad, args.cross_document),
     )  # fmt: skip

@@ -18,6 +18,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from vocabkit.errors import UserError
+from vocabkit.train_distill import Lessons
 from vocabkit.train_parts import Parts
 
 TRAINED_FILE = "trained.safetensors"
@@ -26,13 +27,35 @@ TRAINED_FILE = "trained.safetensors"
 class StageTrainer(transformers.Trainer):
     """Trainer of one stage. eval_bytes: UTF-8 bytes of the held-out texts; tokens_seen: of this process."""
 
-    def __init__(self, *, parts: Parts, in_backward: bool, eval_bytes: int, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        parts: Parts,
+        in_backward: bool,
+        eval_bytes: int,
+        objective: str = "lm",
+        lessons: Lessons | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self.parts, self.in_backward, self.eval_bytes = parts, in_backward, eval_bytes
         self.model_accepts_loss_kwargs = True  # fuse_loss() divides by num_items_in_batch
         self.tokens_seen = 0
         self.interrupted = False
+        self.objective, self.lessons, self._part_of_step = objective, lessons, 0
         self.add_callback(_EachStep(self))
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
+        """The next-token loss, the lesson of this step, or the sum of both, as the objective says."""
+        if self.lessons is None or not model.training:
+            return super().compute_loss(model, inputs, *args, **options)
+        every = self.args.gradient_accumulation_steps
+        number = (self.state.global_step * every + self._part_of_step) * self.args.world_size
+        lesson = self.lessons.loss(number + self.args.process_index) / every
+        self._part_of_step = (self._part_of_step + 1) % every
+        if self.objective == "distill":
+            return lesson
+        return lesson + super().compute_loss(model, inputs, *args, **options)
 
     def create_optimizer(self, *args: Any, **options: Any) -> Any:
         """Return the optimizer that --optim names, stepping in the backward pass if asked."""
