@@ -87,7 +87,8 @@ class Lessons:
         return terms["input"] + self._settings.output * terms["output"] + self._settings.mass * terms["mass"]
 
 
-def _contexts(folder: Path, rows: NewRows, texts: Sequence[str], *, seed: int) -> list[Any]:
+def old_and_new_encoder(folder: Path, rows: NewRows) -> tuple[list[str], Any, Any]:
+    """Return the texts of the new tokens, the tokenizer as it was before them, and as it is."""
     from tokenizers import Tokenizer
 
     data = read_json_object(folder / "tokenizer.json")
@@ -104,6 +105,11 @@ def _contexts(folder: Path, rows: NewRows, texts: Sequence[str], *, seed: int) -
         encoders.append(Tokenizer.from_str(json.dumps({**data, "added_tokens": kept})))
         encoders[-1].no_truncation()
         encoders[-1].no_padding()
+    return contents, encoders[0], encoders[1]
+
+
+def _contexts(folder: Path, rows: NewRows, texts: Sequence[str], *, seed: int) -> list[Any]:
+    contents, *encoders = old_and_new_encoder(folder, rows)
     found = find_contexts(
         corpus.find_sources(texts), contents, *encoders, per_word=CONTEXTS_PER_WORD, seed=seed
     )  # fmt: skip
