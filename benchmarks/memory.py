@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from vocabkit.errors import run_cli
 from vocabkit.train_memory import GIB, Model, expect
 
-H, I, LAYERS, KV = 3584, 18944, 28, 512  # Qwen2.5-7B
-LINEAR = ((H, H), (KV, H), (KV, H), (H, H), (I, H), (I, H), (H, I))
+H, WIDE, LAYERS, KV = 3584, 18944, 28, 512  # Qwen2.5-7B
+LINEAR = ((H, H), (KV, H), (KV, H), (H, H), (WIDE, H), (WIDE, H), (H, WIDE))
 LAYER = sum(out * wide for out, wide in LINEAR) + H + 2 * KV + 2 * H
 ROWS = (152_064, 101_056)
 FULL = {"train_rows": "all", "trained_layers": LAYERS}
@@ -68,7 +68,7 @@ def account() -> None:
     for name, what in CONFIGURATIONS.items():
         cells = []
         for rows in ROWS:
-            model = Model(rows, H, False, (LAYER,) * LAYERS, LINEAR, H, I, new=2048)
+            model = Model(rows, H, False, (LAYER,) * LAYERS, LINEAR, H, WIDE, new=2048)
             sizes = [
                 expect(model, tokens=n, **{"dtype": "bfloat16", **what}).total / GIB for n in (4096, 8192)
             ]

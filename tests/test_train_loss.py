@@ -39,10 +39,12 @@ def plain_loss(model, ids=IDS, labels=LABELS) -> torch.Tensor:
     return F.cross_entropy(logits.reshape(-1, STOP), labels[:, 1:].reshape(-1))
 
 
-@pytest.mark.parametrize("chunk", [1 << 24, STOP * 7])
+@pytest.mark.parametrize("chunk", [1 << 24, STOP * 7, None])
 @pytest.mark.parametrize(("family", "tied"), FAMILIES)
 def test_loss_and_gradients_are_the_plain_ones(model, monkeypatch, family, tied, chunk):
-    monkeypatch.setattr(train_loss, "CHUNK", chunk)
+    """In chunks, in one, and by torch's own function, which computes on a CPU too."""
+    monkeypatch.setattr(train_loss, "CHUNK", chunk or 1)
+    monkeypatch.setattr(train_loss, "FUSED_ON", set() if chunk else {"cpu"})
     plain, fused = model(family, tied), fuse_loss(model(family, tied), n_tokens=STOP)
     expected = plain_loss(plain)
     expected.backward()
@@ -60,9 +62,7 @@ def test_loss_and_gradients_are_the_plain_ones(model, monkeypatch, family, tied,
 
 @pytest.mark.parametrize("chunk", [1 << 24, STOP * 7])
 @pytest.mark.parametrize(("family", "tied"), FAMILIES)
-def test_split_rows_give_the_same_loss_and_the_gradient_of_their_rows(
-    model, monkeypatch, family, tied, chunk
-):
+def test_split_rows_give_the_same_loss_and_gradient(model, monkeypatch, family, tied, chunk):
     monkeypatch.setattr(train_loss, "CHUNK", chunk)
     plain, split = model(family, tied), model(family, tied)
     rows = split_rows(split, first=STOP - 40, stop=STOP)
@@ -128,7 +128,7 @@ def test_num_items_in_batch_divides(model):
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_documents_of_one_row_do_not_see_each_other(model, attention):
-    """And the two traps that let them: a cache, and a mask of ones; the first is what fuse_loss() prevents."""
+    """And the two traps that let them: a cache, which fuse_loss() prevents, and a mask of ones."""
     import datasets
 
     documents = [list(range(1, 12)), list(range(40, 49)), list(range(90, 110))]

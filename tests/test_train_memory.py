@@ -9,8 +9,8 @@ from vocabkit.checkpoint import Tensor
 from vocabkit.errors import UserError
 from vocabkit.train_memory import GIB, Memory, Model, available, check_fits, expect, model_sizes
 
-H, I, KV, L = 3584, 18944, 512, 28
-CONFIG = {"hidden_size": H, "intermediate_size": I}
+H, WIDE, KV, L = 3584, 18944, 512, 28
+CONFIG = {"hidden_size": H, "intermediate_size": WIDE}
 
 
 def sizes(rows: int, *, new: int = 0) -> Model:
@@ -22,8 +22,8 @@ def sizes(rows: int, *, new: int = 0) -> Model:
                 f"{layer}self_attn.{name}_proj.weight": (out, H),
                 f"{layer}self_attn.{name}_proj.bias": (out,),
             }
-        shapes |= {f"{layer}self_attn.o_proj.weight": (H, H), f"{layer}mlp.down_proj.weight": (H, I)}
-        shapes |= {f"{layer}mlp.{name}_proj.weight": (I, H) for name in ("gate", "up")}
+        shapes |= {f"{layer}self_attn.o_proj.weight": (H, H), f"{layer}mlp.down_proj.weight": (H, WIDE)}
+        shapes |= {f"{layer}mlp.{name}_proj.weight": (WIDE, H) for name in ("gate", "up")}
         shapes |= {f"{layer}{name}_layernorm.weight": (H,) for name in ("input", "post_attention")}
     tensors = {name: Tensor(name, None, "BF16", shape, 0, 0) for name, shape in shapes.items()}  # type: ignore[arg-type]
     model = model_sizes(CONFIG, tensors, rows=rows, tied=False)

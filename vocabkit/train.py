@@ -54,7 +54,7 @@ def finetune(model_folder: Path, args: argparse.Namespace, others: Sequence[str]
         )
     if args.objective != "lm" and (args.train_rows, args.finetune_layers) != ("new", "none"):
         raise UserError(
-            f"--objective {args.objective} has the frozen model as its teacher: it needs --train_rows new and "
+            f"--objective {args.objective} is taught by the frozen model: it needs --train_rows new and "
             "--finetune_layers none"
         )
     dtype = args.dtype or ("bfloat16" if settings.device.type == "cuda" else "float32")
@@ -98,7 +98,8 @@ def _run(
         )  # fmt: skip
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     trainer = StageTrainer(
-        model=model, args=settings, parts=parts, in_backward=args.optim_in_backward, objective=args.objective, lessons=lessons,
+        model=model, args=settings, parts=parts, in_backward=args.optim_in_backward,
+        objective=args.objective, lessons=lessons,
         train_dataset=train_set, eval_dataset=eval_set, eval_bytes=facts["eval_bytes"],
         data_collator=packing.Collator(pad, args.cross_document),
     )  # fmt: skip
