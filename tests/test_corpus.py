@@ -374,7 +374,7 @@ def test_arrays_are_read_piece_by_piece(tmp_path_factory, rows, piece, indent, a
     path = put(tmp_path_factory.mktemp("json"), "a.json", text.encode("utf-8", "surrogatepass"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus_streams, "PIECE", piece)
-        patch.setattr(corpus, "_needed", lambda row, _: row)
+        patch.setattr(corpus, "_needed", lambda row, fields: row)
         read = Read(path, size=1)
     assert [row for block in read.blocks for row in block.data] == rows
     assert [block.end for block in read.blocks] == list(range(1, len(rows) + 1))

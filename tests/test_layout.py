@@ -13,6 +13,7 @@ from conftest import ROOT
 
 import build_vi_words
 import build_vocab
+import finetune_qwen
 import model_chat
 import model_edit
 
@@ -22,7 +23,7 @@ SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
 READMES = [ROOT / "README.md", ROOT / "README.vi.md"]
 PARSERS = {
     f"{script.__name__}.py": script.build_parser
-    for script in (build_vi_words, build_vocab, model_chat, model_edit)
+    for script in (build_vi_words, build_vocab, finetune_qwen, model_chat, model_edit)
 }
 
 # What importing a module may load beside the standard library and vocabkit; the others: nothing.
@@ -31,7 +32,7 @@ ALLOWED = {
     **dict.fromkeys(
         ("checkpoint", "torch_bin", "vocab_tensors", "verify", "view", "compare", "report"), NUMPY
     ),
-    **dict.fromkeys(("counts", "cuts", "embed_init", "segment", "verify_rows"), NUMPY),
+    **dict.fromkeys(("counts", "cuts", "embed_init", "segment", "verify_rows", "packing"), NUMPY),
     **dict.fromkeys(
         (
             "edit",
@@ -50,7 +51,7 @@ ALLOWED = {
         ("words", "choose_words", "choose_tokens", "syllables", "word_curve", "compare_inits"),
         NUMPY | {"tqdm"},
     ),
-    **dict.fromkeys(("estimates", "inits_report"), NUMPY),
+    **dict.fromkeys(("estimates", "inits_report", "train_output", "train_memory"), NUMPY),
     **dict.fromkeys(("only_scripts", "llama_backend", "chat_models"), NUMPY | {"tqdm"}),
     **dict.fromkeys(("gguf_export", "gguf_trim"), NUMPY | {"tqdm"}),
     **dict.fromkeys(("gguf_files", "gguf_verify", "gguf_vocab", "modelfile"), NUMPY | {"tqdm"}),
@@ -59,7 +60,8 @@ ALLOWED = {
 }
 MAY_IMPORT_TORCH = {"model", "generate", "train", "measure", "word_measures", "measure_inits"}
 MAY_IMPORT_TORCH |= {"word_model", "distill"}  # new rows that have gradients
-MAY_IMPORT_TORCH_INSIDE_FUNCTIONS = MAY_IMPORT_TORCH | {"torch_bin"}
+MAY_IMPORT_TORCH |= {"train", "train_distill", "train_loss", "train_parts", "train_rows", "train_trainer"}
+MAY_IMPORT_TORCH_INSIDE_FUNCTIONS = MAY_IMPORT_TORCH | {"torch_bin", "train_memory", "packing"}
 ALONE = {"errors", "text", "bpe", "unigram"}  # these need no other module of ours either, but errors
 
 

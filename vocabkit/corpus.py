@@ -141,30 +141,44 @@ def identity(source: Source) -> dict[str, Any]:
 
 
 def read_blocks(
-    source: Source, *, start: int = 0, text_field: str | None, block_bytes: int | None = None, notes: Notes
+    source: Source,
+    *,
+    start: int = 0,
+    text_field: str | None,
+    columns: Sequence[str] | None = None,
+    block_bytes: int | None = None,
+    notes: Notes,
 ) -> Iterator[Block]:
     """Yield the blocks of a source from position start (0 or the end of one of its blocks).
 
     Starting at the end of any block gives exactly the blocks that followed it. block_bytes: about how large
-    they are (None: DOCUMENT_BYTES for text, which makes a block one document, BLOCK_BYTES for all else). An
-    archive that is truncated or damaged gives what comes before, less an unfinished line or row, and is
-    reported to notes. Raises UserError for a source that cannot be read, has no column of texts, or is .json
-    but not JSON.
+    they are (None: DOCUMENT_BYTES for text, which makes a block one document, BLOCK_BYTES for all else).
+    columns: the fields of rows that parse_rows() is to find, where there are any of them (None: those that a
+    text may be in). An archive that is truncated or damaged gives what comes before, less an unfinished line
+    or row, and is reported to notes. Raises UserError for a source that cannot be read, has no column of
+    texts, or is .json but not JSON.
     """
-    needed = functools.partial(_needed, text_field=text_field)
+    wanted = tuple(columns or fields_of(text_field))
+    needed = functools.partial(_needed, fields=wanted)
     if source.kind == PARQUET:
         on_disk = source.size or 0
-        table = corpus_rows.parquet_rows(source.name, start=start, text_field=text_field)
+        table = corpus_rows.parquet_rows(source.name, start=start, text_field=text_field, columns=columns)
         rows = ((row, _weight(row), int(share * on_disk)) for row, share in table)
         yield from _row_blocks(source, rows, start=start, size=block_bytes or BLOCK_BYTES)
     elif source.kind == HUB:
-        hub = corpus_rows.hub_rows(source.name, start=start, text_field=text_field)
+        hub = corpus_rows.hub_rows(source.name, start=start, text_field=text_field, columns=columns)
         rows = ((row, _weight(row), 0) for row in map(needed, hub))
         yield from _row_blocks(source, rows, start=start, size=block_bytes or BLOCK_BYTES)
     else:
         with _opened(source) as file:
             yield from _stream_blocks(
-                source, file, start=start, text_field=text_field, block_bytes=block_bytes, notes=notes
+                source,
+                file,
+                start=start,
+                text_field=text_field,
+                wanted=wanted,
+                block_bytes=block_bytes,
+                notes=notes,
             )
 
 
@@ -181,6 +195,17 @@ def parse_block(block: Block, *, text_field: str | None) -> tuple[list[str], int
         first=block.first,
         column=block.column,
         text_field=text_field,
+    )
+
+
+def parse_rows(block: Block) -> tuple[list[tuple[str, Any]], int, list[str]]:
+    """Return a block's records as they are, each with its "FILE:LINE", and what parse_block() returns else.
+
+    A record is what JSON, parquet or the hub says (an object, as a rule), {"text": …} of a document or a
+    chosen CSV or TSV column, or the list of cells of a TSV line without a header.
+    """
+    return corpus_records.parse_rows(
+        block.data, name=block.name, kind=block.kind, first=block.first, column=block.column
     )
 
 
@@ -203,6 +228,7 @@ def _stream_blocks(
     *,
     start: int,
     text_field: str | None,
+    wanted: tuple[str, ...],
     block_bytes: int | None,
     notes: Notes,
 ) -> Iterator[Block]:
@@ -217,7 +243,7 @@ def _stream_blocks(
     if kind == JSON:
         rows = itertools.islice(corpus_rows.json_rows(stream), start, None)
         cut_rows = (
-            (_needed(row, text_field), VALUE_BYTES + length, stream.bytes_read) for row, length in rows
+            (_needed(row, fields=wanted), VALUE_BYTES + length, stream.bytes_read) for row, length in rows
         )
         yield from _row_blocks(source, cut_rows, start=start, size=size)
         return
@@ -250,11 +276,11 @@ def _header(stream: Stream, *, kind: str, column: str, notes: Notes) -> int | No
     return names.index(corpus_rows.choose_column(names, source=stream.name, text_field=column))
 
 
-def _needed(row: Any, text_field: str | None) -> Any:
+def _needed(row: Any, *, fields: tuple[str, ...]) -> Any:
     """A row without what no text comes from, so that little is handed to another process."""
     if not isinstance(row, dict):
         return row
-    return {field: row[field] for field in fields_of(text_field) if field in row} or row
+    return {field: row[field] for field in fields if field in row} or row
 
 
 def _weight(value: Any) -> int:

@@ -67,9 +67,8 @@ def clean_text(text: str) -> str:
     return nfc_lines(text)
 
 
-def _text_of_chat(messages: list[Any], field: str) -> str:
-    """Join the texts of [{"role", "content"}, …] or [{"from", "value"}, …] with line ends."""
-    texts: list[str] = []
+def texts_of_messages(messages: list[Any], field: str) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    """Yield each message of [{"role", "content"}, …] or [{"from", "value"}, …] with the texts it holds."""
     for number, message in enumerate(messages, 1):
         if not isinstance(message, dict) or not ("content" in message or "value" in message):
             raise BadRecord(f'message {number} of "{field}" has neither "content" nor "value"')
@@ -77,13 +76,18 @@ def _text_of_chat(messages: list[Any], field: str) -> str:
         if content is None:
             content = message.get("value")
         if isinstance(content, str):
-            texts.append(content)
+            yield message, [content]
         elif isinstance(content, list) and all(isinstance(part, dict) for part in content):
             # Pictures and sounds are parts without text.
-            texts += [part["text"] for part in content if isinstance(part.get("text"), str)]
-        elif content is not None:  # null: the message only calls a tool
+            yield message, [part["text"] for part in content if isinstance(part.get("text"), str)]
+        elif content is None:  # the message only calls a tool
+            yield message, []
+        else:
             raise BadRecord(f'message {number} of "{field}" is {_described(content)}, expected a string')
-    return "\n".join(texts)
+
+
+def _text_of_chat(messages: list[Any], field: str) -> str:
+    return "\n".join(text for _, texts in texts_of_messages(messages, field) for text in texts)
 
 
 def text_of_row(row: Any, text_field: str | None) -> str:
@@ -240,3 +244,29 @@ def parse(
         except BadRecord as error:
             bad.append(f"{name}:{number}: {error}")
     return texts, seen, bad
+
+
+def parse_rows(
+    data: bytes | Sequence[Any], *, name: str, kind: str, first: int, column: int | None
+) -> tuple[list[tuple[str, Any]], int, list[str]]:
+    """Return the records of a block, each with its place, before any text is taken out of them."""
+    if kind == TEXT and isinstance(data, bytes):
+        texts, seen, bad = _parse_document(data, name=name, first=first)
+        return [(f"{name}:{first}", {"text": text}) for text in texts], seen, bad
+    numbered, _ = _records(data, kind=kind, first=first, column=column, text_field=None)
+    rows: list[tuple[str, Any]] = []
+    bad = []
+    seen = 0
+    for number, record in numbered:
+        seen += 1
+        try:
+            if isinstance(data, bytes) and kind == JSONL:
+                record = _json_row(record)
+            elif isinstance(data, bytes) and column is None:
+                record = _texts_of_line(record)
+            elif isinstance(data, bytes) and column is not None:
+                record = {"text": _texts_of_cells(record, column=column)[0]}
+            rows.append((f"{name}:{number}", record))
+        except BadRecord as error:
+            bad.append(f"{name}:{number}: {error}")
+    return rows, seen, bad

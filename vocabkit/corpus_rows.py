@@ -157,8 +157,21 @@ def json_rows(stream: Stream) -> Iterator[tuple[Any, int]]:
 # Tables
 
 
-def parquet_rows(path: str, *, start: int, text_field: str | None) -> Iterator[tuple[Any, float]]:
-    """Yield (row, share of the file's rows read so far) from row number start on; rows hold one column."""
+def choose_columns(
+    names: Sequence[str], *, source: str, text_field: str | None, columns: Sequence[str] | None
+) -> list[str]:
+    """Return those of columns that there are, or else the one that holds the texts (choose_column)."""
+    found = [name for name in names if name in (columns or ())]
+    return found or [choose_column(names, source=source, text_field=text_field)]
+
+
+def parquet_rows(
+    path: str, *, start: int, text_field: str | None, columns: Sequence[str] | None = None
+) -> Iterator[tuple[Any, float]]:
+    """Yield (row, share of the file's rows read so far) from row number start on.
+
+    Rows hold those of columns that the file has; None: the one column of texts.
+    """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -167,25 +180,32 @@ def parquet_rows(path: str, *, start: int, text_field: str | None) -> Iterator[t
     try:
         # A buffer makes pyarrow read pages as they are needed, not a row group at once.
         with pq.ParquetFile(path, buffer_size=PIECE) as file:
-            column = choose_column(file.schema_arrow.names, source=path, text_field=text_field)
+            chosen = choose_columns(
+                file.schema_arrow.names, source=path, text_field=text_field, columns=columns
+            )
             done, group = 0, 0
             while group < file.num_row_groups and done + file.metadata.row_group(group).num_rows <= start:
                 done += file.metadata.row_group(group).num_rows
                 group += 1
             groups = range(group, file.num_row_groups)
-            for batch in file.iter_batches(PARQUET_ROWS, row_groups=groups, columns=[column]):
-                values = batch.column(0)
-                if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-                    values = values.cast(pa.large_binary())  # text that is not UTF-8 spoils its own row only
-                for value in values.to_pylist():
+            for batch in file.iter_batches(PARQUET_ROWS, row_groups=groups, columns=chosen):
+                cells = []
+                for values in batch.columns:
+                    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+                        values = values.cast(pa.large_binary())  # what is not UTF-8 spoils its own row only
+                    cells.append(values.to_pylist())
+                for row in zip(*cells, strict=True):
                     done += 1
                     if done > start:
-                        yield {column: value}, done / file.metadata.num_rows
+                        named = dict(zip(batch.schema.names, row, strict=True))
+                        yield named, done / file.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path} cannot be read as parquet: {one_line(error)}; download it again") from None
 
 
-def hub_rows(name: str, *, start: int, text_field: str | None) -> Iterator[Any]:
+def hub_rows(
+    name: str, *, start: int, text_field: str | None, columns: Sequence[str] | None = None
+) -> Iterator[Any]:
     """Yield the rows of hf:NAME[:config[:split]] (split: train) from row number start on, as they arrive."""
     try:
         import datasets
@@ -195,8 +215,8 @@ def hub_rows(name: str, *, start: int, text_field: str | None) -> Iterator[Any]:
     try:
         data = datasets.load_dataset(path, config or None, split=split or "train", streaming=True)
         if data.column_names:  # unknown for some
-            column = choose_column(data.column_names, source=name, text_field=text_field)
-            data = data.select_columns([column])  # pictures and sounds are not decoded then
+            chosen = choose_columns(data.column_names, source=name, text_field=text_field, columns=columns)
+            data = data.select_columns(chosen)  # pictures and sounds are not decoded then
         yield from data.skip(start)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
