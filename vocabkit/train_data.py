@@ -89,6 +89,10 @@ def load_dataset(
     """
     import datasets
 
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(
+            f"{tokenizer.name_or_path} has no tokenizer.json, which training needs for its offsets"
+        )
     tables, reports = [], []
     for number, given in enumerate(data_paths):
         name, weight = split_weight(given)
@@ -216,10 +220,6 @@ def _rows_of(
 
 def _description(tokenizer: Any) -> str:
     """All that decides how a tokenizer encodes."""
-    if not getattr(tokenizer, "is_fast", False):
-        raise UserError(
-            f"{tokenizer.name_or_path} has no tokenizer.json, which training needs for its offsets"
-        )
     settings = [tokenizer.chat_template, tokenizer.special_tokens_map, document_ends(tokenizer)]
     return tokenizer.backend_tokenizer.to_str() + json.dumps(settings, default=str, sort_keys=True)
 
@@ -340,6 +340,25 @@ def _mixed(rows: Any, mix: dict[str, float], *, seed: int, notes: Notes) -> Any:
             wanted[kinds[at]] -= lengths[at]
             chosen.append(at)
     return rows.select(sorted(chosen))
+
+
+def hold_out(rows: Any, share: float, *, seed: int = 0) -> tuple[Any, Any]:
+    """Return (training rows, held-out rows): by a checksum of their tokens, so equal ones are on one side.
+
+    So a document that a weight repeats is never both learned and measured. Raises UserError if one side would
+    be empty.
+    """
+    held: list[int] = []
+    rest: list[int] = []
+    for at, ids in enumerate(rows.with_format("numpy")["input_ids"]):
+        digest = hashlib.sha256(f"{seed}:{ids.tolist()}".encode()).digest()
+        (held if int.from_bytes(digest[:8], "big") < share * 2**64 else rest).append(at)
+    if not held or not rest:
+        raise UserError(
+            f"a share of {share:g} of {len(rows):,} rows leaves {len(rest):,} to learn, {len(held):,} held "
+            "out; change --eval_share, or give held-out data with --eval_path"
+        )
+    return rows.select(rest), rows.select(held)
 
 
 # What is learned, to look at
