@@ -185,6 +185,9 @@ def test_packed_loss_and_gradient_are_the_sums_of_the_single_ones(checkpoint, fa
         model.zero_grad()
         total = nats(model, collate(list(rows)))  # all rows in one batch: most are padded
         total.backward()
+        with torch.inference_mode():
+            flat = nats(model, Collator(0, flatten=True)(list(rows)))
+        assert flat.item() == pytest.approx(expected.item(), rel=1e-5), how
         assert total.item() == pytest.approx(expected.item(), rel=1e-5), how
         if expected is alone:
             for name, parameter in model.named_parameters():
@@ -225,3 +228,14 @@ def test_a_batch_has_no_attention_mask():
         "labels": [[IGNORED, 2, 3], [IGNORED, 5, IGNORED]],
         "position_ids": [[0, 1, 2], [0, 1, 0]],
     }
+
+
+def test_a_flat_batch_has_no_padding():
+    rows, _ = packed(documents([1, 2, 3], [4, 5], [6, 7, 8, 9]), "concat", 5, seed=1)
+    for across in (False, True):
+        batch = Collator(0, across, flatten=True)(sorted(rows, key=lambda row: len(row["input_ids"])))
+        assert batch["input_ids"].tolist() == [[6, 7, 8, 9, 1, 2, 3, 4, 5]]
+        starts = {at for at, position in enumerate(batch["position_ids"][0].tolist()) if position == 0}
+        found = set(batch["cu_seq_lens_q"].tolist())
+        assert found == starts | {9} and batch["cu_seq_lens_k"] is batch["cu_seq_lens_q"]
+        assert batch["max_length_q"] == batch["max_length_k"] == (5 if across else 4)

@@ -18,6 +18,7 @@ Reads and writes no file. numpy; pyarrow, datasets, scikit-learn and torch are i
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -269,22 +270,35 @@ class Collator:
     transformers keeps the documents of a row apart where position_ids restart, if it is given no attention
     mask, not even one of ones, and the model runs with use_cache=False. Padding is a document of its own
     then, at the end of a row, and has no labels. cross_document: positions run on, documents see what is
-    before them.
+    before them in their row.
+
+    flatten: all rows one after the other in a batch of one, without padding, with the cu_seq_lens that
+    flash-attention's varlen kernels take. For these alone: sdpa's mask grows with the square of a row.
     """
 
-    def __init__(self, pad_token_id: int, cross_document: bool = False) -> None:
+    def __init__(self, pad_token_id: int, cross_document: bool = False, *, flatten: bool = False) -> None:
         self.pad_token_id = pad_token_id
         self.cross_document = cross_document
+        self.flatten = flatten
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         import torch
 
-        longest = max(len(row["input_ids"]) for row in rows)
+        lengths = [len(row["input_ids"]) for row in rows]
         batch: dict[str, list[list[int]]] = {"input_ids": [], "labels": [], "position_ids": []}
-        for row in rows:
-            padding = longest - len(row["input_ids"])
+        for row, length in zip(rows, lengths, strict=True):
+            padding = 0 if self.flatten else max(lengths) - length
             batch["input_ids"].append([*row["input_ids"], *[self.pad_token_id] * padding])
             batch["labels"].append([*row["labels"], *[IGNORED] * padding])
-            positions = range(longest) if self.cross_document else [*row["position_ids"], *range(padding)]
+            running = range(length + padding)
+            positions = running if self.cross_document else [*row["position_ids"], *range(padding)]
             batch["position_ids"].append(list(positions))
-        return {name: torch.tensor(values) for name, values in batch.items()}
+        if not self.flatten:
+            return {name: torch.tensor(values) for name, values in batch.items()}
+        parts = lengths if self.cross_document else [size for row in rows for size in row["seq_lengths"]]
+        edges = torch.tensor([0, *parts]).cumsum(0, dtype=torch.int32)
+        return {
+            **{name: torch.tensor([list(chain(*values))]) for name, values in batch.items()},
+            "cu_seq_lens_q": edges, "cu_seq_lens_k": edges,
+            "max_length_q": max(parts), "max_length_k": max(parts),
+        }  # fmt: skip
