@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
+from vocabkit import packing
 from vocabkit.errors import UserError
 from vocabkit.packing import HOW, IGNORED, Collator, fill_rate, pack
 
@@ -104,6 +105,16 @@ def test_similar_documents_come_into_one_row_each_once():
         pairs = [a == b for row in in_rows for a, b in zip(row, row[1:], strict=False)]
         share[how] = sum(pairs) / len(pairs)
     assert share["similar"] > 0.8 and share["concat"] == 0
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_many_documents_are_packed_block_by_block(how, monkeypatch):
+    monkeypatch.setattr(packing, "BLOCK_TOKENS", 300)
+    lists = [list(range(10 * at, 10 * at + 10)) for at in range(2500)]
+    rows, notes = packed(documents(*lists).select(range(2499, -1, -1)), how, 16)
+    learned = sorted(label for _, labels in pieces_of(rows) for label in labels if label != IGNORED)
+    assert learned == sorted(token for ids in lists for token in ids[1:])
+    assert notes[0].startswith(f"packing {how}: 2,500 documents in {len(rows):,} rows")
 
 
 def test_rows_without_anything_to_learn_are_left_out():
