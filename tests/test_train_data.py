@@ -135,8 +135,11 @@ def test_a_text_file_becomes_documents_about_as_long_as_the_context(tmp_path, to
 
 def test_text_field_names_another_column(tmp_path, tokenizer):
     path = put(tmp_path / "a.jsonl", [{"text": "no", "body": EN}])
-    rows, _ = load(path, tokenizer, text_field="body")
-    assert tokenizer.decode(rows[0]["input_ids"][1:-1]) == EN
+    (tmp_path / "a.csv").write_text(f'id,body\n1,"{EN}"\n', encoding="utf-8")
+    (tmp_path / "a.txt").write_text(EN, encoding="utf-8")
+    for given in (path, tmp_path / "a.csv", tmp_path / "a.txt"):
+        rows, _ = load(str(given), tokenizer, text_field="body")
+        assert tokenizer.decode(rows[0]["input_ids"][1:-1]) == EN
 
 
 @pytest.mark.parametrize(
