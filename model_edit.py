@@ -19,8 +19,8 @@ from pathlib import Path
 
 from vocabkit.errors import UserError, run_cli
 
-TASKS = ("trimm_vocab", "extend_vocab", "verify_edit", "view_embeddings", "compare_vocab")
-INITS = ("zeros", "random", "mean", "weighted", "first_last", "english", "neighbours")
+TASKS = ("trimm_vocab", "extend_vocab", "verify_edit", "view_embeddings", "compare_vocab", "compare_inits")
+INITS = ("zeros", "random", "mean", "weighted", "first_last", "english", "neighbours", "distill")
 ALIASES = {"trim_vocab": "trimm_vocab"}
 
 
@@ -29,9 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument(
-        "-m", "--model", required=True, help="checkpoint folder, or a hub id (downloaded first)"
-    )
+    parser.add_argument("-m", "--model", required=True, help="checkpoint folder, or a hub id (downloaded)")
     parser.add_argument("-t", "--task", required=True, choices=[*TASKS, *ALIASES], help="what to do")
     parser.add_argument("-b", "--base", help="the checkpoint to compare with: the source of an edited folder")
     parser.add_argument(
@@ -42,9 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--pad_multiple", type=int, default=64,
         help="rows are a multiple of this (default: %(default)s, what GPU kernels and vLLM like)",
     )  # fmt: skip
-    parser.add_argument(
-        "--hardlink", action="store_true", help="link unchanged weight files instead of copying them"
-    )
+    parser.add_argument("--hardlink", action="store_true", help="link unchanged weight files, do not copy")
     add = parser.add_argument_group("trimm_vocab").add_argument
     add(
         "--keep", nargs="+", type=Path, default=[], metavar="DIR_OR_FILE",
@@ -62,21 +58,30 @@ def build_parser() -> argparse.ArgumentParser:
         "--num_words", type=int, metavar="N",
         help="how many, from the first on (default: 1024, or all of a shorter file)",
     )  # fmt: skip
+    add("--init", choices=INITS, help="how rows are made (default: distill where texts are, else weighted)")
     add(
-        "--init", choices=INITS, default="mean",
-        help="how new rows are made (default: %(default)s of the rows of a word's old tokens)",
+        "--contexts", nargs="+", default=[], metavar="CORPUS",
+        help="for --init distill: texts with the words (default: sentences of the bundled list of words)",
     )  # fmt: skip
+    add("--contexts_per_word", type=int, metavar="K", help="learned from (default: 25); measured at (8)")
     add(
         "--dictionary", type=Path, metavar="FILE",
         help='for --init english: lines English TAB Vietnamese, or .jsonl rows with "word" and "en"',
     )  # fmt: skip
-    add("--seed", type=int, default=0, help="for --init random (default: %(default)s)")
-    add = parser.add_argument_group("verify_edit").add_argument
+    add("--seed", type=int, default=0, help="for --init random and distill (default: %(default)s)")
+    add = parser.add_argument_group("verify_edit, compare_inits").add_argument
     add(
         "--texts", nargs="+", type=Path, metavar="FILE",
         help="texts to check with: .txt, .jsonl, .tsv, folders; .gz .xz .bz2 (default: the bundled ones)",
     )  # fmt: skip
     add("--dtype", help="number type of the model runs (default: float32 below 1 B parameters)")
+    add(
+        "--inits",
+        nargs="+",
+        choices=INITS,
+        default=[],
+        help="ways to compare (default: all that can be made)",
+    )
     add = parser.add_argument_group("view_embeddings").add_argument
     add(
         "--tokens", nargs="+", default=[], metavar="TEXT",
@@ -94,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     from vocabkit.hub import local_folder
 
     task = ALIASES.get(args.task, args.task)
-    if task in ("verify_edit", "compare_vocab") and not args.base:
+    if task in ("verify_edit", "compare_vocab", "compare_inits") and not args.base:
         raise UserError(f"{task} compares two folders: give the other one with -b")
     model = local_folder(args.model)
     base = local_folder(args.base) if args.base else None
@@ -103,17 +108,19 @@ def main(argv: list[str] | None = None) -> int:
     if task == "verify_edit":
         from vocabkit.ladder import verify_edit
 
-        assert base is not None
         return 0 if verify_edit(base, model, texts=args.texts, dtype=args.dtype) else 1
     if task == "view_embeddings":
         from vocabkit.view import view_embeddings
 
         view_embeddings(model, base=base, tokens=args.tokens, plot=args.plot)
-        return 0
-    from vocabkit.compare import compare_vocab
+    elif task == "compare_vocab":
+        from vocabkit.compare import compare_vocab
 
-    assert base is not None
-    compare_vocab(base, model)
+        compare_vocab(base, model)
+    else:
+        from vocabkit.compare_inits import OPTIONS, compare_inits
+
+        compare_inits(base, model, **{name: getattr(args, name) for name in OPTIONS})
     return 0
 
 
@@ -133,7 +140,8 @@ def _edit(args: argparse.Namespace, task: str, model: Path, base: Path | None) -
     else:
         from vocabkit.extend import extend_vocab
 
-        own = {name: getattr(args, name) for name in ("words", "num_words", "init", "dictionary", "seed")}
+        names = ("words", "num_words", "init", "contexts", "contexts_per_word", "dictionary", "seed")
+        own = {name: getattr(args, name) for name in names}
         extend_vocab(model, out, base=base, **own, **shared)
     return 0
 

@@ -118,6 +118,6 @@ def test_norms_are_clamped_and_others_keep_their_bits():
     assert x == y == pytest.approx(math.sqrt(2))
 
 
-@pytest.mark.parametrize("init", embed_init.INITS)
+@pytest.mark.parametrize("init", embed_init.FORMULAS)
 def test_no_word_gives_no_row(init):
     assert new_rows(init, side="input", rows=ROWS, pieces=[], stats=WIDE).shape == (0, 2)

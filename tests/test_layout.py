@@ -13,6 +13,7 @@ from conftest import ROOT
 
 import build_vi_words
 import build_vocab
+import finetune_qwen
 import model_chat
 import model_edit
 
@@ -22,7 +23,7 @@ SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
 READMES = [ROOT / "README.md", ROOT / "README.vi.md"]
 PARSERS = {
     f"{script.__name__}.py": script.build_parser
-    for script in (build_vi_words, build_vocab, model_chat, model_edit)
+    for script in (build_vi_words, build_vocab, finetune_qwen, model_chat, model_edit)
 }
 
 # What importing a module may load beside the standard library and vocabkit; the others: nothing.
@@ -33,13 +34,27 @@ ALLOWED = {
     ),
     **dict.fromkeys(("counts", "embed_init", "segment", "verify_rows", "packing"), NUMPY),
     **dict.fromkeys(
-        ("edit", "trim", "extend", "new_rows", "ladder", "count_corpus", "counts_file", "datatrove_engine"),
+        (
+            "edit",
+            "trim",
+            "extend",
+            "new_rows",
+            "distill_rows",
+            "ladder",
+            "count_corpus",
+            "counts_file",
+            "datatrove_engine",
+        ),
         NUMPY | {"tqdm"},
     ),
-    **dict.fromkeys(("words", "choose_words", "word_curve"), NUMPY | {"tqdm"}),
+    **dict.fromkeys(("words", "choose_words", "word_curve", "compare_inits"), NUMPY | {"tqdm"}),
+    **dict.fromkeys(("estimates", "inits_report", "train_output", "train_memory"), NUMPY),
+    "contexts": {"tqdm"},
 }
-MAY_IMPORT_TORCH = {"model", "train", "measure"}
-MAY_IMPORT_TORCH_INSIDE_FUNCTIONS = MAY_IMPORT_TORCH | {"torch_bin", "packing"}
+MAY_IMPORT_TORCH = {"model", "measure", "word_measures", "measure_inits"}
+MAY_IMPORT_TORCH |= {"word_model", "distill"}  # rows with gradients
+MAY_IMPORT_TORCH |= {"train", "train_distill", "train_loss", "train_parts", "train_rows", "train_trainer"}
+MAY_IMPORT_TORCH_INSIDE_FUNCTIONS = MAY_IMPORT_TORCH | {"torch_bin", "train_memory", "packing"}
 ALONE = {"errors", "text", "bpe", "unigram"}  # these need no other module of ours either, but errors
 
 

@@ -90,6 +90,8 @@ def _text_of_chat(messages: list[Any], field: str) -> str:
 def text_of_row(row: Any, text_field: str | None) -> str:
     """Return the text of an object: a string, UTF-8 bytes or a chat; not yet NFC. BadRecord if it has none.
 
+    A field that was asked for may also be a list of strings, which become lines.
+
     >>> text_of_row({"messages": [{"role": "user", "content": "Chào"}, {"from": "gpt", "value": "Hi"}]}, None)
     'Chào\\nHi'
     """
@@ -107,6 +109,8 @@ def text_of_row(row: Any, text_field: str | None) -> str:
     if isinstance(value, bytes):
         return decoded(value)
     if isinstance(value, list):
+        if text_field is not None and all(isinstance(part, str) for part in value):
+            return "\n".join(value)
         return _text_of_chat(value, field)
     if not isinstance(value, str):
         raise BadRecord(f'"{field}" is {_described(value)}, expected a string')

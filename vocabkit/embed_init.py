@@ -18,6 +18,8 @@ only costs the tokens it would have saved.
                 does so; EEVE, arXiv 2402.14714, takes the first for the output only)
     english     mean over the word's English equivalents, see english()
     neighbours  mean over the old words whose hidden states are nearest to the word's, see nearest()
+    distill     no formula: `weighted` to begin with, then moved by gradients until the model goes on from the
+                word as it does from its old tokens, see distill.py. Where it can be had, it is the best
 
 Every row's norm is then brought into the range of the old rows' norms: larger ones have been seen to win at
 every position of tied models (Token Distillation, arXiv 2505.20133).
@@ -32,7 +34,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-INITS = ("zeros", "random", "mean", "weighted", "first_last", "english", "neighbours")
+FORMULAS = ("zeros", "random", "mean", "weighted", "first_last", "english", "neighbours")
+INITS = (*FORMULAS, "distill")  # the last one runs the model: vocabkit/distill.py
 SIDES = ("input", "output")
 STEEPNESS = 2.0  # AdaptiVocab's exponent: one token further away weighs e² = 7.4 times less
 NEIGHBOURS = 5  # old words that make a row: fewer copy one word's quirks, more tend to the mean of all rows

@@ -8,12 +8,13 @@ without a new word is cut as before.
 import contextlib
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from vocabkit import new_rows, verify
+from vocabkit import distill_rows, new_rows, verify
 from vocabkit.edit import DATA, Decision, Source, open_source, provenance, without_gc, write_edit
 from vocabkit.errors import UserError
 from vocabkit.files import check_new, read_json_object, sha256_file
@@ -35,7 +36,9 @@ def extend_vocab(
     base: Path | None = None,
     words: Path | None = None,
     num_words: int | None = None,
-    init: str = "mean",
+    init: str | None = None,
+    contexts: Sequence[str] = (),
+    contexts_per_word: int | None = None,
     dictionary: Path | None = None,
     seed: int = 0,
     pad_multiple: int = 64,
@@ -45,9 +48,12 @@ def extend_vocab(
     """Extend MODEL with the first num_words of a file (1,024, or all of a shorter file) into OUT.
 
     base: the checkpoint that MODEL was trimmed out of, whose rows an init may use where MODEL has lost them.
+    init, contexts: how rows are made and the texts that `distill` reads, see distill_rows.choose_init().
     Raises UserError for whatever the user can mend; OUT then does not exist, and the source is as it was.
     """
     check_new(out)
+    required = init == "distill" or bool(contexts)
+    init, texts = distill_rows.choose_init(init, contexts)
     listed, file = _words(words, num_words)
     known = None
     if init == "english":
@@ -61,10 +67,24 @@ def extend_vocab(
         plan = extend_plan(
             source.tokenizer, tokens, suppressed=_suppressed(source), pad_multiple=pad_multiple
         )
-        _check_tokenizer(source, plan, encoder)
+        extended = _check_tokenizer(source, plan, encoder)
         untrimmed = open_source(base) if base is not None else None
         if untrimmed is not None:
             new_rows.check_base(source, untrimmed)
+        lessons = None
+        if init == "distill":
+            lessons = distill_rows.find_lessons(
+                texts,
+                [token.content for token in tokens],
+                old_encoder=encoder,
+                new_encoder=extended,
+                ids=range(len(plan.new_to_old), plan.n_tokens),
+                required=required,
+                state_file=out.with_name(f"{out.name}.distill.safetensors"),
+                per_word=contexts_per_word,
+                seed=seed,
+            )
+            init = init if lessons else distill_rows.WITHOUT_TEXTS
         _print_plan(source, plan, file, init)
         old = encoder.encode_batch([token.content for token in tokens], add_special_tokens=False)
         own = {
@@ -80,10 +100,13 @@ def extend_vocab(
             init=init,
             seed=seed,
             known=known,
+            lessons=lessons,
             scratch=out.parent,
             made_by=made_by,
         )
         write_edit(source, out, decide, hardlink=hardlink)
+        if lessons:
+            lessons.state_file.unlink(missing_ok=True)
 
 
 def _words(words: Path | None, num_words: int | None) -> tuple[list[str], Path]:
@@ -111,8 +134,8 @@ def _suppressed(source: Source) -> dict[str, list[int]]:
     return edit["suppressed"] if edit.get("format") == verify.EDIT_FORMAT[0] else {}
 
 
-def _check_tokenizer(source: Source, plan: Plan, encoder: Any) -> None:
-    """Raise UserError if words cannot be tokens of this tokenizer without changing a text."""
+def _check_tokenizer(source: Source, plan: Plan, encoder: Any) -> Any:
+    """Return the extended tokenizer; UserError if words cannot be its tokens without changing a text."""
     import tokenizers
 
     data = source.tokenizer.trimmed(plan.new_to_old, [token.entry() for token in plan.new_tokens])
@@ -134,6 +157,7 @@ def _check_tokenizer(source: Source, plan: Plan, encoder: Any) -> None:
     check_extended(
         plan.new_tokens, path=source.tokenizer.path, before=encoder, after=after, spm_model=spm_model
     )
+    return after
 
 
 def _decide(
@@ -145,6 +169,7 @@ def _decide(
     init: str,
     seed: int,
     known: dict[str, list[str]] | None,
+    lessons: distill_rows.Lessons | None,
     scratch: Path,
     made_by: str,
 ) -> Decision:
@@ -152,7 +177,9 @@ def _decide(
     contents = [token.content for token in plan.new_tokens]
     with with_bytes(base.checkpoint, scratch) if base else contextlib.nullcontext() as opened:
         origin = new_rows.Origin(source, base.with_checkpoint(opened) if base and opened else None)
-        rows, facts = new_rows.make_rows(origin, contents, init=init, seed=seed, dictionary=known)
+        rows, facts = new_rows.make_rows(
+            origin, contents, init=init, seed=seed, dictionary=known, lessons=lessons
+        )
     if facts.get("without_equivalent"):
         with tqdm.external_write_mode():  # not into the line of a progress bar
             print(f"{facts['without_equivalent']:,} words have no English equivalent: mean instead")

@@ -1,8 +1,9 @@
 """The rows of new words in every vocabulary tensor of a checkpoint, by the formulas of embed_init.py.
 
 Reads the rows of old tokens, those of the model that is extended and, for tokens that it lost to trimming,
-those of the checkpoint it was trimmed out of; for `english` a dictionary; for `neighbours` it runs the model.
-Writes nothing. Memory: a block of rows and the rows that are named, but for `neighbours` the model.
+those of the checkpoint it was trimmed out of; for `english` a dictionary; for `neighbours` and `distill` it
+runs the model. Writes nothing. Memory: a block of rows and the rows that are named, but for those two the
+model.
 """
 
 import json
@@ -15,6 +16,7 @@ import numpy as np
 
 from vocabkit import embed_init, text, verify
 from vocabkit.checkpoint import Checkpoint, Tensor, as_float32, as_stored, read_rows, rows_as_float32
+from vocabkit.distill_rows import START, Lessons, distil_rows
 from vocabkit.edit import Source
 from vocabkit.errors import UserError
 from vocabkit.files import open_text
@@ -141,13 +143,16 @@ def make_rows(
     init: str,
     seed: int = 0,
     dictionary: dict[str, list[str]] | None = None,
+    lessons: Lessons | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return tensor → (words, row_bytes) uint8 in its own type, and what is to be recorded of how it was
     made.
 
     contents: " thời gian", the new tokens' texts. A bias of the head gets the mean of the old tokens'
-    entries, whatever the init; zeros gets 0. Computed in float32.
+    entries, whatever the init; zeros gets 0. lessons: for distill, what it learns from. Computed in float32.
     """
+    if init == "distill" and lessons is None:
+        raise UserError("distill learns from texts: give Vietnamese files or folders with --contexts")
     pieces = origin.pieces(contents)
     equivalents: list[list[list[str]]] = []
     near: list[list[str]] = []
@@ -170,26 +175,30 @@ def make_rows(
     def place(words: Sequence[Sequence[str]]) -> list[list[int]]:
         return [[position[token] for token in word] for word in words]
 
-    made = {}
+    made: dict[str, np.ndarray] = {}
+    stats: dict[str, embed_init.RowStats] = {}
     sides = [("input", tensor) for tensor in origin.model.tensors.embed]
     sides += [("output", tensor) for tensor in origin.model.tensors.head]
     for side, tensor in sides:
         rows = origin.rows(tensor.name, tokens)
         if len(tensor.shape) == 1:
-            values = embed_init.mean(rows.reshape(-1, 1), place(pieces)) * (init != "zeros")
+            made[tensor.name] = embed_init.mean(rows.reshape(-1, 1), place(pieces)) * (init != "zeros")
         else:
-            values = embed_init.new_rows(
-                init,
+            stats[tensor.name] = stats_of(tensor, list(origin.model.tokenizer.tokens))
+            made[tensor.name] = embed_init.new_rows(
+                START if lessons else init,
                 side=side,
                 rows=rows,
                 pieces=place(pieces),
-                stats=stats_of(tensor, list(origin.model.tokenizer.tokens)),
+                stats=stats[tensor.name],
                 seed=seed,
                 equivalents=[place(words) for words in equivalents],
                 near=place(near),
             )
-        made[tensor.name] = as_stored(values, tensor)
-    return made, facts
+    if lessons:
+        made, learned = distil_rows(origin.model, made, stats, lessons, seed=seed)
+        facts |= learned
+    return {tensor.name: as_stored(made[tensor.name], tensor) for _, tensor in sides}, facts
 
 
 def stats_of(tensor: Tensor, ids: Sequence[int]) -> embed_init.RowStats:

@@ -6,7 +6,8 @@
 
 Reads the sentence templates of demo_corpus.py. Writes an ordinary Hugging Face folder (config.json,
 generation_config.json, model.safetensors, tokenizer.json, tokenizer_config.json, vocab.json, merges.txt) and
-heldout.jsonl, heldout_texts.jsonl: sentences whose meaning was in no training text. New files are made in
+heldout.jsonl, heldout_texts.jsonl: sentences whose meaning was in no training text; train_texts.jsonl,
+train_chats.jsonl: some that were, for finetune_qwen.py. New files are made in
 OUT/.part and moved into OUT only when every direction translates at least 90 % of the held-out sentences
 exactly right.
 
@@ -49,6 +50,7 @@ MODEL_FILES = (
         "tokenizer_config.json",
     ),
     *("vocab.json", "merges.txt", "heldout.jsonl", "heldout_texts.jsonl"),
+    *("train_texts.jsonl", "train_chats.jsonl"),
 )
 ROWS_MULTIPLE = 128
 ROWS_GAP = 64  # at least so many embedding rows without a token, as in Qwen2.5 (151,665 tokens, 151,936 rows)
@@ -56,6 +58,8 @@ MIN_ACCURACY = 0.9
 ENGLISH_INSTEAD = 1 / 6
 HELDOUT_PER_DIRECTION = 100
 HELDOUT_TEXTS = {"en": 150, "vi": 150}
+TRAINING_TEXTS = {"vi": 1000, "en": 500}
+TRAINING_CHATS = 500
 # Every token of a plain text and of an answer is learned, those of the request in one conversation of three:
 # the loss over all rows of the vocabulary is a third of the work.
 WEIGHT_REQUEST, WEIGHT_TEXT, WEIGHT_ANSWER = 0.5, 0.4, 1.0
@@ -362,6 +366,7 @@ def make_checkpoint(folder: Path, *, steps: int, seed: int) -> None:
     generation = {"do_sample": False, "eos_token_id": ends, "max_new_tokens": 64, "pad_token_id": ends[1]}
     write_json(folder / "generation_config.json", generation)
     write_heldout(folder)
+    write_training(folder)
 
     torch.manual_seed(seed)
     model = Qwen2ForCausalLM(Qwen2Config.from_pretrained(folder)).float()
@@ -414,6 +419,27 @@ def write_heldout(folder: Path) -> None:
         for meaning in heldout_meanings(rng, n)
     ]
     for name, lines in (("heldout.jsonl", rows), ("heldout_texts.jsonl", texts)):
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def write_training(folder: Path) -> None:
+    """The fixed lists that finetune_qwen.py is shown on: plain sentences and chats, none of them held out."""
+    rng = random.Random("training")
+    texts = [
+        {"lang": language, "text": corpus.training_meaning(rng).sentence(language)}
+        for language, n in TRAINING_TEXTS.items()
+        for _ in range(n)
+    ]
+    chats = []
+    while len(chats) < TRAINING_CHATS:
+        request, answer = training_turn(rng)
+        if not any(
+            "\u3400" <= c <= "\u9fff" for c in request + answer
+        ):  # these tokens are gone after trimming
+            turns = {"user": request, "assistant": answer}
+            chats.append({"messages": [{"role": role, "content": text} for role, text in turns.items()]})
+    for name, lines in (("train_texts.jsonl", texts), ("train_chats.jsonl", chats)):
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (folder / name).write_text(text, encoding="utf-8")
 

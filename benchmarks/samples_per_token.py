@@ -1,0 +1,441 @@
+#!/usr/bin/env python3
+"""How many samples does a new token need? Distil the rows of new words from 0, 5, 25, … contexts each.
+
+The model is frozen; only the new rows move, from --init, until the states after a word are those that its old
+tokens leave, and the word is as likely as these were. Everything is measured on lines that are kept for
+testing.
+
+Two groups of words, because few are frequent enough for the largest number: words with at least the last
+number but one of --samples, and words with at least --fewest, which get as many as they have, up to the
+largest. Two schedules: "updates" gives each number of samples the same optimizer steps, so that only what the
+samples hold differs; "passes" goes over the samples --passes times, so that few samples also cost less.
+
+    kl         KL(base || edited) of the next token after the word, over old tokens, nats
+    |Δ log p|  |log p(new word) − Σ log p(its old tokens)|, nats
+    write      bits of the word itself, edited / base: 1 is as cheap as its old tokens were
+    read       bits of up to 16 tokens after it, edited / base
+    greedy, sampled  share of continuations, from the text just before the word on, in which it comes: as the
+               new token; in brackets spelled in old tokens
+
+    fluent     share of the words that are used fluently: write and read both within 5 % of the base's, on
+               either side (a word that is too likely here takes probability elsewhere)
+
+"So many samples are enough" is said where at least half of the words are used fluently. The last line is the
+table as JSON.
+
+    python3 benchmarks/samples_per_token.py --plot samples.png python3 benchmarks/samples_per_token.py --model
+    ../MODEL__trimm_vocab --corpus my_corpus.jsonl.xz --samples 0 10 100
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # run from anywhere, without installation
+
+from vocabkit.errors import UserError, run_cli  # noqa: E402
+
+ASSETS = Path(os.environ.get("VOCABKIT_ASSETS", ROOT.parent / "shared" / "assets"))
+FLUENT = 0.05  # how far the bits of a fluent word may be from the base's, as a share of them
+TEST_CONTEXTS = 8  # of each word
+AFTER = 16  # tokens after a word whose bits are counted
+STATES = 6  # places after a word where states are compared: the nearest matter most, each costs logits
+BATCH = 32  # contexts in an optimizer step
+OUTPUT_WEIGHT = 0.05  # of the squared Δ log p beside the mean squared difference of states
+RATE = 2e-3  # of Adam, falling to 0 along a cosine
+NEW_TOKENS = 8  # of a continuation
+SAMPLED = 3  # continuations of a prompt by chance
+PROMPTS = 2  # of each word
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of this script's command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--model", type=Path, help="trimmed folder (default: envizh-lm, trimmed into a temporary folder)")
+    add("--corpus", nargs="+", default=[str(ASSETS / "corpora" / "vi")], help="Vietnamese texts")
+    add("--words", type=Path, help="file of words (default: the bundled list)")
+    add("--num_words", type=int, default=60, help="candidates, from the first on (default: %(default)s)")
+    add("--max_words", type=int, default=24, help="words of a group at most (default: %(default)s)")
+    add("--samples", type=int, nargs="+", default=[0, 5, 25, 100, 500], help="contexts per word")
+    add("--fewest", type=int, default=350, help="contexts that words of the last group have at least")
+    add("--init", default="weighted", help="rows to start from (default: %(default)s)")
+    add(
+        "--updates", type=int, default=200, help="of each word's row, schedule updates (default: %(default)s)"
+    )
+    add("--passes", type=int, default=3, help="over the samples, schedule passes (default: %(default)s)")
+    add("--seed", type=int, default=0)
+    add("--plot", type=Path, metavar="PNG")
+    return parser
+
+
+def choose_samples(gaps: Sequence[Any], samples: int, *, words: Sequence[int]) -> list[Any]:
+    """Return the first so many gaps of each of these words, renumbered from 0 on in their order."""
+    number = {word: at for at, word in enumerate(words)}
+    taken = dict.fromkeys(number, 0)
+    chosen = []
+    for gap in gaps:
+        if gap.word in number and taken[gap.word] < samples:
+            taken[gap.word] += 1
+            chosen.append(type(gap)(number[gap.word], gap.left, gap.pieces, gap.right))
+    return chosen
+
+
+def batches(gaps: Sequence[Any], steps: int, *, seed: int) -> Iterator[list[int]]:
+    """Yield so many lists of BATCH positions; words come equally often, the contexts of a word in turn."""
+    generator = random.Random(seed)
+    of_word: dict[int, list[int]] = {}
+    for at, gap in enumerate(gaps):
+        of_word.setdefault(gap.word, []).append(at)
+    queues: dict[int, list[int]] = {word: [] for word in of_word}
+    words: list[int] = []
+    for _ in range(steps):
+        batch = []
+        while len(batch) < BATCH:
+            words = words or generator.sample(sorted(of_word), len(of_word))
+            word = words.pop()
+            queues[word] = queues[word] or generator.sample(of_word[word], len(of_word[word]))
+            batch.append(queues[word].pop())
+        yield batch
+
+
+def state_places(gap: Any, length: int) -> list[int]:
+    """Return how many ids are read at the places after a word of so many ids: the first ones, then spread."""
+    last = len(gap.right)
+    after = sorted({0, 1, 2, *(2 + (last - 2) * at // (STATES - 3) for at in range(1, STATES - 2))})
+    return [len(gap.left) + length + at for at in after if 0 <= at <= last]
+
+
+def teach(model: Any, gaps: Sequence[Any]) -> list[tuple[Any, Any, Any, Any]]:
+    """Return of each gap what the frozen model says when the word is spelled: states after it, the state
+    before it, log Σ exp of the old logits there, and Σ log p of the old tokens.
+    """
+    import torch
+
+    from vocabkit.measure_inits import log_probabilities
+
+    found = []
+    with torch.no_grad():
+        for at in range(0, len(gaps), BATCH):
+            some = gaps[at : at + BATCH]
+            places = [[len(gap.left), *state_places(gap, len(gap.pieces))] for gap in some]
+            said = model.read([gap.filled(gap.pieces) for gap in some], places, words=False)
+            spelled = log_probabilities(
+                model, [[*g.left, *g.pieces] for g in some], [len(g.pieces) for g in some], words=False
+            )
+            lengths = [len(several) for several in places]
+            parts = zip(said.hidden.split(lengths), said.logits.split(lengths), spelled, strict=True)
+            found += [(h[1:].clone(), h[0].clone(), x[0].logsumexp(0), p.sum()) for h, x, p in parts]
+    return found
+
+
+def distil(model: Any, gaps: Sequence[Any], *, steps: int, seed: int, norms: tuple[float, float]) -> None:
+    """Move the model's new rows towards what teach() says of these gaps; norms: the range of the rows'."""
+    import torch
+
+    lessons = teach(model, gaps)
+    optimizer = torch.optim.Adam(model.rows, lr=RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
+    for batch in batches(gaps, steps, seed=seed):
+        some, told = [gaps[at] for at in batch], [lessons[at] for at in batch]
+        said = model.read(
+            [gap.filled([model.first_new + gap.word]) for gap in some], [state_places(gap, 1) for gap in some]
+        )
+        wanted = torch.cat([after for after, _, _, _ in told])
+        difference = (said.hidden - wanted).square().mean()
+        before, total, spelled = (torch.stack([lesson[k] for lesson in told]) for k in (1, 2, 3))
+        logits = before @ model.output_rows.T  # of the new rows; a cap or a bias is left to the measures
+        own = logits.gather(1, torch.tensor([gap.word for gap in some])[:, None])[:, 0]
+        calibration = own - torch.logaddexp(total, logits.logsumexp(1)) - spelled
+        optimizer.zero_grad()
+        (difference + OUTPUT_WEIGHT * calibration.square().mean()).backward()
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            for rows in model.rows:
+                length = rows.norm(dim=1, keepdim=True)
+                rows.mul_(length.clamp(*norms) / length)
+
+
+def fluency(model: Any, gaps: Sequence[Any]) -> dict[str, Any]:
+    """Return "write" and "read" as Estimates, bits of the word, and of AFTER tokens after it, edited / base,
+    all bits of one word being one observation; and "fluent", the share of words where both are near 1.
+    """
+    import torch
+
+    from vocabkit.estimates import mean_by_cluster, ratio_by_cluster
+    from vocabkit.measure_inits import log_probabilities
+
+    nats: dict[str, dict[int, list[float]]] = {"write": {}, "read": {}}
+    with torch.inference_mode():
+        for column, words in enumerate((True, False)):
+            fillings = [[model.first_new + gap.word] if words else list(gap.pieces) for gap in gaps]
+            rights = [list(gap.right[:AFTER]) for gap in gaps]
+            counts = [len(f) + len(r) for f, r in zip(fillings, rights, strict=True)]
+            parts = zip(gaps, fillings, rights, strict=True)
+            sequences = [[*gap.left, *filling, *right] for gap, filling, right in parts]
+            log_p = log_probabilities(model, sequences, counts, words=words)
+            for gap, filling, said in zip(gaps, fillings, log_p, strict=True):
+                for name, part in (("write", said[: len(filling)]), ("read", said[len(filling) :])):
+                    nats[name].setdefault(gap.word, [0.0, 0.0])[column] -= part.sum().item()
+    result = {name: ratio_by_cluster(*zip(*by_word.values(), strict=True)) for name, by_word in nats.items()}
+    fluent = [
+        all(abs(nats[name][word][0] / nats[name][word][1] - 1) <= FLUENT for name in nats)
+        for word in nats["write"]
+    ]
+    return {**result, "fluent": mean_by_cluster(fluent, list(nats["write"]))}
+
+
+def continue_text(
+    model: Any, prompts: Sequence[Sequence[int]], *, words: bool, seed: int | None
+) -> list[list[int]]:
+    """Return NEW_TOKENS ids after each prompt: the likeliest ones, or drawn by chance with a seed."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed or 0)
+    found = []
+    with torch.inference_mode():
+        for at in range(0, len(prompts), BATCH):
+            texts = [list(prompt) for prompt in prompts[at : at + BATCH]]
+            for _ in range(NEW_TOKENS):
+                logits = model.read(texts, [[len(text)] for text in texts], words=words).logits.float()
+                if seed is None:
+                    chosen = logits.argmax(1)
+                else:
+                    chosen = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+                for text, token in zip(texts, chosen.tolist(), strict=True):
+                    text.append(token)
+            found += [text[-NEW_TOKENS:] for text in texts]
+    return found
+
+
+def comes(ids: Sequence[int], gap: Any, *, first_new: int) -> tuple[bool, bool]:
+    """Return whether a continuation has the word as the new token, and whether it has it as old tokens."""
+    pieces = list(gap.pieces)
+    spelled = any(list(ids[at : at + len(pieces)]) == pieces for at in range(len(ids)))
+    return first_new + gap.word in ids, spelled
+
+
+def appearances(model: Any, gaps: Sequence[Any], *, words: bool, seed: int) -> dict[str, list[float]]:
+    """Return "greedy" and "sampled": the shares of continuations with the word as new token, as old ones."""
+    taken = dict.fromkeys((gap.word for gap in gaps), 0)
+    prompts = []
+    for gap in gaps:
+        taken[gap.word] += 1
+        if taken[gap.word] <= PROMPTS:
+            prompts.append(gap)
+    result = {}
+    for name, copies, chance in (("greedy", 1, None), ("sampled", SAMPLED, seed)):
+        several = [gap for gap in prompts for _ in range(copies)]
+        texts = continue_text(model, [gap.left for gap in several], words=words, seed=chance)
+        pairs = [comes(ids, gap, first_new=model.first_new) for ids, gap in zip(texts, several, strict=True)]
+        result[name] = [sum(each) / len(pairs) for each in zip(*pairs, strict=True)]
+    return result
+
+
+def measure(model: Any, gaps: Sequence[Any], rows: Any, *, seed: int) -> dict[str, Any]:
+    """Return every measure of the model with these rows."""
+    from vocabkit.measure_inits import measure_contexts
+
+    found = measure_contexts(model, {"edited": rows}, gaps, base="base")["edited"]
+    model.use(*rows)
+    result = {"kl": found["input_kl"], "abs_log_ratio": found["output_log_ratio_abs"], **fluency(model, gaps)}
+    return {
+        **{name: [estimate.value, estimate.standard_error] for name, estimate in result.items()},
+        **appearances(model, gaps, words=True, seed=seed),
+    }
+
+
+def is_enough(row: dict[str, Any]) -> bool:
+    """Whether at least half of the words are used fluently."""
+    return row["fluent"][0] >= 0.5
+
+
+@contextlib.contextmanager
+def trimmed_envizh() -> Iterator[Path]:
+    """Give envizh-lm, expanded and trimmed into a temporary folder."""
+    from vocabkit.trim import trim_vocab
+
+    expand = ASSETS / "models" / "envizh-lm" / "expand.py"
+    if not expand.is_file():
+        raise UserError(f"{expand} is missing; set VOCABKIT_ASSETS, or give a trimmed folder with --model")
+    with tempfile.TemporaryDirectory() as place:
+        subprocess.run([sys.executable, str(expand), f"{place}/base"], check=True, capture_output=True)
+        with contextlib.redirect_stdout(None):
+            trim_vocab(Path(place, "base"), Path(place, "model"))
+        yield Path(place, "model")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark; return the exit status."""
+    args = build_parser().parse_args(argv)
+    numbers = sorted(set(args.samples))
+    if len(numbers) < 3 or numbers[0] < 0:
+        raise UserError(f"--samples {numbers} are too few; give three numbers or more, such as 0 10 100")
+    from vocabkit.view import new_figure
+
+    figure = new_figure(args.plot) if args.plot else None
+    with contextlib.nullcontext(args.model) if args.model else trimmed_envizh() as folder:
+        rows = run(args, folder, numbers)
+    if figure:
+        draw(figure, rows)
+        figure.savefig(args.plot, format="png", dpi=130)
+    about = {"benchmark": "samples_per_token", "date": f"{date.today()}", "fluent": FLUENT}
+    print(json.dumps({**about, "seed": args.seed, "rows": rows}))
+    return 0
+
+
+def run(args: argparse.Namespace, folder: Path, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Distil, measure and print every group, schedule and number of samples; return the rows of the table."""
+    from vocabkit import corpus, new_rows, verify
+    from vocabkit.compare_inits import as_rows
+    from vocabkit.contexts import counts_of, find_contexts
+    from vocabkit.edit import open_source
+    from vocabkit.extend import WORDS
+    from vocabkit.measure_inits import Rows, gap_of
+    from vocabkit.model import silence
+    from vocabkit.new_words import read_words
+    from vocabkit.word_curve import with_words
+    from vocabkit.word_model import WordModel
+
+    silence()
+    source = open_source(folder)
+    listed = read_words(args.words or WORDS, count=args.num_words)
+    contents = [f" {word}" for word in listed]
+    encoders = verify.load_encoder(folder), with_words(source.tokenizer, contents)
+    sources = corpus.find_sources(args.corpus)
+    found = find_contexts(sources, contents, *encoders, per_word=numbers[-1])
+    tests = find_contexts(sources, contents, *encoders, per_word=TEST_CONTEXTS, part="test")
+    counts, tested = counts_of(found, len(listed)), counts_of(tests, len(listed))
+    train, test = [gap_of(context) for context in found], [gap_of(context) for context in tests]
+    stats = new_rows.stats_of(source.tensors.embed[0], list(source.tokenizer.tokens))
+    table = []
+    for largest, fewest in ((numbers[-2], numbers[-2]), (numbers[-1], min(args.fewest, numbers[-1]))):
+        able = [w for w in range(len(listed)) if counts[w] >= fewest and tested[w]]
+        words = sorted(able, key=lambda word: -counts[word])[: args.max_words]
+        if not words:
+            print(f"no word has {fewest:,} contexts in {' '.join(args.corpus)}")
+            continue
+        own = choose_samples(test, TEST_CONTEXTS, words=words)
+        stored, _ = new_rows.make_rows(
+            new_rows.Origin(source), [contents[word] for word in words], init=args.init, seed=args.seed
+        )
+        start = Rows(*as_rows(source, stored))
+        model = WordModel(
+            folder,
+            first_new=max(source.tokenizer.tokens) + 1,
+            input_rows=start.input,
+            output_rows=None if source.tensors.tied else start.output,
+            bias=start.bias,
+        )
+        base = appearances(model, own, words=False, seed=args.seed)
+        print(f"\n{len(words)} words with {fewest:,} contexts or more, {len(own)} contexts to test with")
+        print(HEAD)
+        print(f"{'base':10}{'':9}{0:9.4f}{'':8}{0:9.2f}{'':8}{1:7.2f}{'':7}{1:7.2f}{'':7}", end="")
+        print("".join(f"      ({base[name][1]:4.0%})" for name in ("greedy", "sampled")))
+        for schedule in ("updates", "passes"):
+            for samples in numbers[: numbers.index(largest) + 1]:
+                if samples == 0 and schedule == "passes":
+                    continue  # the same
+                begun = time.process_time()
+                model.use(*start)
+                chosen = choose_samples(train, samples, words=words)
+                steps = math.ceil(
+                    (args.updates * len(words) if schedule == "updates" else args.passes * len(chosen))
+                    / BATCH
+                )
+                if chosen:
+                    distil(model, chosen, steps=steps, seed=args.seed, norms=(stats.smallest, stats.largest))
+                made = [model.input_rows, *([] if model.tied else [model.output_rows])]
+                values = [tensor.detach().cpu().numpy().copy() for tensor in made]
+                rows = Rows(values[0], values[-1], start.bias)
+                row = {
+                    "words": len(words), "schedule": schedule, "samples": samples,
+                    "steps": steps if chosen else 0, **measure(model, own, rows, seed=args.seed),
+                    "base": base,
+                }  # fmt: skip
+                row |= {"enough": is_enough(row), "seconds": round(time.process_time() - begun, 1)}
+                table.append(row)
+                print(line_of(row), flush=True)
+        print(verdict(table, len(words)))
+    return table
+
+
+HEAD = (
+    f"{'schedule':10}{'samples':>9}{'kl':>9}{'':8}{'|Δ log p|':>9}{'':8}{'write':>7}{'':7}{'read':>7}{'':7}"
+    f"{'greedy':>12}{'sampled':>12}{'fluent':>8}{'steps':>7}"
+)
+
+
+def line_of(row: dict[str, Any]) -> str:
+    """Return a row of the table."""
+    cells = [f"{row['schedule']:10}{row['samples']:9,}"]
+    for name, width, decimals in (("kl", 9, 4), ("abs_log_ratio", 9, 2), ("write", 7, 2), ("read", 7, 2)):
+        value, error = row[name]
+        shown = "" if error is None else f" ±{error:.{decimals}f}"
+        cells.append(f"{value:{width}.{decimals}f}{shown:{8 if width == 9 else 7}}")
+    for name in ("greedy", "sampled"):
+        new, old = row[name]
+        cells.append(f"{new:5.0%} ({old:4.0%})")
+    return f"{''.join(cells)}{row['fluent'][0]:8.0%}{row['steps']:7,}"
+
+
+def verdict(table: Sequence[dict[str, Any]], words: int) -> str:
+    """Return in words how many samples are enough, and when the word is first written."""
+    said = []
+    for schedule in dict.fromkeys(row["schedule"] for row in table):
+        rows = [row for row in table if row["words"] == words and row["schedule"] == schedule]
+        fluent = next((f"{row['samples']:,} samples" for row in rows if row["enough"]), "none of these")
+        first = next((f"{row['samples']:,}" for row in rows if row["greedy"][0] > 0), "none")
+        said.append(
+            f"{schedule}: half of the words fluent from {fluent} on, first written (greedy) with {first}"
+        )
+    return "; ".join(said)
+
+
+def draw(figure: Any, table: Sequence[dict[str, Any]]) -> None:
+    """Draw the measures over the number of samples, a line for each group and schedule."""
+    figure.set_size_inches(13, 7)
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(2, 3).flat
+    titles = {
+        "kl": "input KL, nats", "abs_log_ratio": "|Δ log p|, nats", "write": "bits of the word / base",
+        "read": "bits after the word / base", "greedy": "greedy: word comes as new token",
+        "fluent": "share of words used fluently",
+    }  # fmt: skip
+    for axes, (name, title) in zip(panels, titles.items(), strict=True):
+        for key in dict.fromkeys((row["words"], row["schedule"]) for row in table):
+            rows = [row for row in table if (row["words"], row["schedule"]) == key]
+            label = f"{key[0]} words, same {key[1]}"
+            at, values = [row["samples"] for row in rows], [row[name][0] for row in rows]
+            if name == "greedy":
+                axes.plot(at, values, marker="o", markersize=3, label=label)
+                axes.axhline(rows[0]["base"][name][1], color="#8C8C8C", linewidth=1, linestyle=":")
+            else:
+                errors = [row[name][1] or 0 for row in rows]
+                axes.errorbar(at, values, yerr=errors, marker="o", markersize=3, capsize=2, label=label)
+        if name in ("write", "read"):
+            axes.axhline(1, color="#D55E00", linewidth=1, linestyle="--")
+        axes.set_xscale("symlog", linthresh=5)
+        axes.set_xlabel("contexts per word")
+        axes.set_title(title, fontsize=10)
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize=8)
+
+
+if __name__ == "__main__":
+    run_cli(main)

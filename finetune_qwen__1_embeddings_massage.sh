@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Stage 1: only the rows of new words move; every old number keeps its bits. Some minutes on a GPU, 20 s for the demo.
+#
+#   ./finetune_qwen__1_embeddings_massage.sh MODEL__extend_vocab [DATA [OUT]] [-- FLAGS of finetune_qwen.py]
+#   MODEL=… DATA="vi.jsonl:2 en.jsonl" OUT=… PYTHON=… ./finetune_qwen__1_embeddings_massage.sh
+#
+# OUT is MODEL__1_embeddings_massage unless given, beside MODEL.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+flags=(); for ((i = 1; i <= $#; i++)); do if [ "${!i}" = -- ]; then flags=("${@:i+1}"); set -- "${@:1:i-1}"; break; fi; done
+model=${1:-${MODEL:-out/demo__extend_vocab}}
+data=${2:-${DATA:-$here/data/demo/train_texts.jsonl}}
+out=${3:-${OUT:-${model%/}__1_embeddings_massage}}
+
+# learning_rate: rows that start as means have far to go, and nothing else can be hurt by it
+# warmup_steps: the first steps of new rows point the same way; a share of all steps
+# clamp (on by default): norms stay in the old rows' range
+${PYTHON:-python3} "$here/finetune_qwen.py" \
+    --model_name_or_path "$model" --data_path $data --output_dir "$out" \
+    --train_rows new --finetune_layers none \
+    --learning_rate 5e-3 --warmup_steps 0.1 --num_train_epochs 2 "${flags[@]}"

@@ -1,0 +1,67 @@
+"""The three launchers, one after the other, on the demo checkpoint with some words of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from test_train import stage, tensors
+
+import model_edit
+from vocabkit.train_output import new_rows
+
+DEMO = ROOT / "data" / "demo"
+QUICK = [
+    "--eval_path",
+    str(DEMO / "heldout_texts.jsonl"),
+    "--packing",
+    "none",
+    "--per_device_train_batch_size",
+    "16",
+]
+
+
+def launch(name: str, *args: str, steps: int) -> None:
+    environment = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    command = [str(ROOT / f"finetune_qwen__{name}.sh"), *args, "--", *QUICK, "--max_steps", str(steps)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "bits per byte" in done.stdout and "GiB expected" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    trimmed, out = folder / "demo__trimm_vocab", folder / "demo__extend_vocab"
+    model_edit.main(["-m", str(DEMO), "-t", "trimm_vocab", "-o", str(trimmed)])
+    words = ["--words", str(DEMO / "words.txt"), "--init", "mean"]
+    model_edit.main(["-m", str(trimmed), "-t", "extend_vocab", *words, "-o", str(out)])
+    return out
+
+
+def test_the_chain_on_the_demo(extended):
+    texts = str(DEMO / "train_texts.jsonl")
+    launch("1_embeddings_massage", str(extended), texts, steps=60)
+    first = extended.with_name("demo__extend_vocab__1_embeddings_massage")
+    launch("2_low_layers", str(first), texts, steps=30)
+    second = extended.with_name("demo__extend_vocab__2_low_layers")
+    launch("3_final", str(second), steps=30)
+    last = extended.with_name("demo__extend_vocab__3_final")
+    stages = [stage(folder) for folder in (first, second, last)]
+    assert all(one["bits_per_byte_after"] < one["bits_per_byte_before"] for one in stages)
+
+    weights = [tensors(folder) for folder in (extended, first, second, last)]
+    rows = new_rows(extended)
+    table = "model.embed_tokens.weight"
+    changed = [
+        {name for name in before if not torch.equal(before[name], after[name])}
+        for before, after in zip(weights, weights[1:], strict=False)
+    ]
+    moved = (weights[0][table] != weights[1][table]).any(1)
+    assert changed[0] == {table} and not moved[: rows.first].any() and moved[rows.first : rows.stop].all()
+    assert all(name == table or ".layers.0." in name or ".layers.1." in name for name in changed[1])
+    assert all(any(f".layers.{n}." in name for name in changed[2]) for n in range(4))
+    assert [weights[3].keys() == other.keys() for other in weights] == [True] * 4

@@ -1,0 +1,350 @@
+"""Run a training stage: load, choose what moves, train with transformers' Trainer, write an ordinary folder.
+
+Reads a checkpoint folder and data (train_data.py, packing.py); writes OUT through OUT.part, in which the
+Trainer keeps its checkpoints (what is trained and the optimizer, nothing that is frozen) and run.json, by
+which the same command is known again after a kill. The loop, the schedule and the logs are the Trainer's.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from vocabkit import packing, train_data
+from vocabkit.checkpoint import read_checkpoint
+from vocabkit.errors import UserError, one_line
+from vocabkit.files import check_new, fsync_path, read_json_object, read_versioned, sha256_file, write_json
+from vocabkit.model import load_model, load_tokenizer, silence
+from vocabkit.train_distill import Lessons
+from vocabkit.train_loss import fuse_loss
+from vocabkit.train_memory import check_fits, print_expectation
+from vocabkit.train_output import NewRows, append_stage, check_frozen, new_rows, write_trained
+from vocabkit.train_parts import Parts, choose_parts
+from vocabkit.train_trainer import StageTrainer, last_checkpoint, stop_on_interrupt
+
+RUN_FILE, RUN_FORMAT = "run.json", ("vocabkit-run", 1)
+TRAINER_FOLDERS = ("checkpoint-*", "tokenized")  # in OUT.part, removed at the end
+
+
+def finetune(model_folder: Path, args: argparse.Namespace, others: Sequence[str], *, made_by: str) -> None:
+    """Train one stage into args.output_dir; others: flags of TrainingArguments.
+
+    Raises UserError for what the user can mend. OUT.part keeps the checkpoints of a run that did not end.
+    """
+    _check_source(model_folder)
+    check_new(args.output_dir)
+    part = args.output_dir.with_name(args.output_dir.name + ".part")
+    settings = training_arguments(args, others, part=part)
+    silence()
+    transformers.set_seed(settings.seed)
+    rows = new_rows(model_folder)
+    if args.train_rows == "new" and rows is None:
+        raise UserError(
+            f"{model_folder} has no new rows to train: extend it first (model_edit.py -t extend_vocab), or "
+            "give --train_rows all or none"
+        )
+    if args.objective != "lm" and (args.train_rows, args.finetune_layers) != ("new", "none"):
+        raise UserError(
+            f"--objective {args.objective} has the frozen model as its teacher: it needs --train_rows new and "
+            "--finetune_layers none"
+        )
+    dtype = args.dtype or ("bfloat16" if settings.device.type == "cuda" else "float32")
+    expected = print_expectation(model_folder, args, settings, dtype=dtype)
+    if not args.ignore_memory:
+        check_fits(expected, args, settings)
+    with _kept_if_resumable(part):
+        _run(model_folder, args, others, settings, rows=rows, part=part, dtype=dtype, made_by=made_by)
+
+
+def _run(
+    model_folder: Path,
+    args: argparse.Namespace,
+    others: Sequence[str],
+    settings: transformers.TrainingArguments,
+    *,
+    rows: NewRows | None,
+    part: Path,
+    dtype: str,
+    made_by: str,
+) -> None:
+    tokenizer = load_tokenizer(model_folder)
+    train_set, eval_set, facts = _data(args, settings, tokenizer, cache=args.cache_dir or part / "tokenized")
+    resume = _open_run(part, model_folder, args, others, facts)
+
+    model = load_model(model_folder, dtype=dtype, device=str(settings.device)).train()
+    n_tokens = rows.stop if rows else _n_tokens(tokenizer, model)
+    parts = choose_parts(
+        model, model_folder, rows=args.train_rows, new_rows=rows, n_tokens=n_tokens,
+        layers=args.finetune_layers, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha,
+        clamp=not args.no_clamp_norms, seed=settings.seed,
+    )  # fmt: skip
+    print(parts.describe())
+    fuse_loss(model, n_tokens=n_tokens)
+    lessons = None
+    if args.objective != "lm":
+        assert rows is not None
+        lessons = Lessons(
+            model, model_folder, rows, [train_data.split_weight(path)[0] for path in args.data_path],
+            batch=settings.per_device_train_batch_size, seed=settings.seed,
+        )  # fmt: skip
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    trainer = StageTrainer(
+        model=model, args=settings, parts=parts, in_backward=args.optim_in_backward, objective=args.objective, lessons=lessons,
+        train_dataset=train_set, eval_dataset=eval_set, eval_bytes=facts["eval_bytes"],
+        data_collator=packing.Collator(pad, args.cross_document),
+    )  # fmt: skip
+    run = _train(trainer, part, resume)
+    if not settings.should_save:
+        return
+    checkpoints = [path for name in TRAINER_FOLDERS for path in part.glob(name)]
+    stage = {
+        "made_by": made_by,
+        "base_model": str(model_folder),
+        "base_weights_sha256": facts["model"],
+        "train_rows": args.train_rows,
+        "finetune_layers": args.finetune_layers,
+        "lora_rank": args.lora_rank,
+        "objective": args.objective,
+        "data": facts["sources"],
+        "trained_parameters": parts.count(),
+        **run,
+    }
+    _write(model_folder, part, parts, stage, merge=not args.no_merge_lora, n_tokens=n_tokens)
+    for path in checkpoints:
+        shutil.rmtree(path)
+    (part / RUN_FILE).unlink()
+    for path in part.iterdir():
+        fsync_path(path)
+    part.rename(args.output_dir)
+    print_table(run)
+    print(f"{args.output_dir}: written; try: python3 model_chat.py {args.output_dir}")
+
+
+@contextlib.contextmanager
+def _kept_if_resumable(part: Path) -> Iterator[None]:
+    """Remove OUT.part when the body fails before its first checkpoint: there is nothing to go on from."""
+    was_there = part.exists()
+    try:
+        yield
+    except BaseException:
+        if not was_there and last_checkpoint(part) is None:
+            shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def training_arguments(
+    args: argparse.Namespace, others: Sequence[str], *, part: Path
+) -> transformers.TrainingArguments:
+    """Return TrainingArguments from the flags that are not ours, with defaults that fit what they run on."""
+    cuda = torch.cuda.is_available()
+    kind: Any = transformers.TrainingArguments
+    parser = transformers.HfArgumentParser(kind, allow_abbrev=False)
+    defaults: dict[str, Any] = {
+        "output_dir": str(part),
+        "per_device_train_batch_size": 1 if cuda else 4,
+        "per_device_eval_batch_size": 1 if cuda else 4,
+        "learning_rate": 1e-3 if args.train_rows == "new" and args.finetune_layers == "none" else 1e-5,
+        "num_train_epochs": 1,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.03,  # a share of all steps
+        "logging_steps": 10,
+        "logging_nan_inf_filter": False,  # it would hide what training_step() stops at
+        "save_steps": 200,
+        "save_total_limit": 2,
+        "eval_strategy": "no",
+        "activation_checkpointing": cuda,
+        "optim": "adamw_torch_8bit" if cuda and args.dtype != "float32" else "adamw_torch",
+        "optim_args": "bf16_stochastic_round=True" if cuda and args.dtype != "float32" else None,
+        "remove_unused_columns": False,
+        "use_cpu": not cuda,
+        "dataloader_pin_memory": cuda,
+        "report_to": "none",
+    }
+    if args.optim_in_backward:
+        defaults["max_grad_norm"] = 0.0
+    parser.set_defaults(**defaults)
+    try:
+        (settings,) = parser.parse_args_into_dataclasses(args=[*others])
+    except ValueError as error:
+        raise UserError(f"{one_line(error)}; see --help and transformers.TrainingArguments") from None
+    settings.output_dir = str(part)  # whatever stands among the others
+    if args.optim_in_backward:
+        wrong = {
+            "--gradient_accumulation_steps 1": settings.gradient_accumulation_steps != 1,
+            "--max_grad_norm 0": settings.max_grad_norm != 0,
+            "one process": settings.world_size > 1,
+        }
+        if found := [flag for flag, is_wrong in wrong.items() if is_wrong]:
+            raise UserError(f"--optim_in_backward steps in the backward pass: it needs {', '.join(found)}")
+    return settings
+
+
+def _check_source(folder: Path) -> None:
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        base = read_json_object(folder / "adapter_config.json").get("base_model_name_or_path")
+        raise UserError(
+            f"{folder} is an adapter of {base}, no model; merge it first (peft: merge_and_unload) or train "
+            "with --lora_rank here, which merges by itself"
+        )
+    if read_json_object(folder / "config.json").get("is_encoder_decoder"):
+        raise UserError(f"{folder} is an encoder-decoder model; only causal ones can be trained here")
+    read_checkpoint(folder)
+
+
+def _n_tokens(tokenizer: Any, model: Any) -> int:
+    """Number of ids that tokens have: rows behind the highest are padding, and cannot be an answer."""
+    return min(max(tokenizer.get_vocab().values()) + 1, model.get_input_embeddings().weight.shape[0])
+
+
+def _data(
+    args: argparse.Namespace, settings: Any, tokenizer: Any, *, cache: Path
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Return the packed training and evaluation sets, and facts: bytes and where the data came from."""
+    shared: dict[str, Any] = dict(
+        max_length=args.model_max_length, cache_dir=cache, seed=settings.seed, text_field=args.text_field
+    )
+    mix = _mix(args.stage_mix)
+    with settings.main_process_first():
+        texts = train_data.load_dataset(args.data_path, tokenizer, stage_mix=mix, **shared)
+        held_out = None
+        if args.eval_path:
+            held_out = train_data.load_dataset(args.eval_path, tokenizer, stage_mix=None, **shared)
+        elif args.eval_share and len(texts) > 1:
+            halves = texts.train_test_split(test_size=max(1, int(len(texts) * args.eval_share)), seed=0)
+            texts, held_out = halves["train"], halves["test"]
+        packed = packing.pack(
+            texts, how=args.packing, max_length=args.model_max_length, seed=settings.seed, tokenizer=tokenizer
+        )
+        # Held-out texts are never packed: what is reported does not depend on how training rows were made.
+        alone = held_out and packing.pack(
+            held_out, how="none", max_length=args.model_max_length, seed=0, tokenizer=tokenizer
+        )
+    facts = {
+        "sources": [str(path) for path in args.data_path],
+        "eval_bytes": sum(alone["num_bytes"]) if alone else 0,
+        "data": hashlib.sha256(json.dumps(texts["input_ids"][:]).encode()).hexdigest(),
+    }
+    return packed, alone or None, facts
+
+
+def _mix(given: Sequence[str] | None) -> dict[str, float] | None:
+    mix = {}
+    for item in given or []:
+        name, _, share = item.partition("=")
+        try:
+            mix[name] = float(share)
+        except ValueError:
+            raise UserError(f"--stage_mix {item}: expected NAME=SHARE, such as vi=0.5") from None
+    return mix or None
+
+
+def _open_run(
+    part: Path, model: Path, args: argparse.Namespace, others: Sequence[str], facts: dict[str, Any]
+) -> Path | None:
+    """Make OUT.part, or find the last checkpoint in the one this run has left; UserError for another's."""
+    files = read_checkpoint(model).files
+    facts["model"] = hashlib.sha256("".join(sha256_file(file) for file in files).encode()).hexdigest()
+    flags: dict[str, Any] = {
+        name: str(value) for name, value in vars(args).items() if name != "ignore_memory"
+    }
+    flags["others"] = list(others)
+    ours = {"format": RUN_FORMAT[0], "version": RUN_FORMAT[1], "flags": flags}
+    ours |= {"model_sha256": facts["model"], "data_sha256": facts["data"]}
+    path = part / RUN_FILE
+    if not path.is_file():
+        if part.exists() and any(inside.name != "tokenized" for inside in part.iterdir()):
+            raise UserError(
+                f"{part} is not of a training run; choose another --output_dir, or remove it: rm -r {part}"
+            )
+        part.mkdir(exist_ok=True)
+        write_json(path, ours)
+        return None
+    last = last_checkpoint(part)
+    if last is None:  # killed before there was anything to go on from
+        write_json(path, ours)
+        return None
+    theirs = read_versioned(path, format=RUN_FORMAT[0], version=RUN_FORMAT[1])
+    for key in ("model_sha256", "data_sha256", "flags"):
+        if theirs.get(key) != ours[key]:
+            raise UserError(
+                f"{part} holds another run, its {key} differs; give its flags again to go on with it, choose "
+                f"another --output_dir, or remove it: rm -r {part}"
+            )
+    return last
+
+
+def _train(trainer: StageTrainer, part: Path, resume: Path | None) -> dict[str, Any]:
+    """Train to the end; return what the final table shows."""
+    run = read_json_object(part / RUN_FILE)
+    if "bits_per_byte_before" not in run and trainer.eval_dataset is not None:
+        run["bits_per_byte_before"] = trainer.evaluate(metric_key_prefix="before")["before_bits_per_byte"]
+        if trainer.args.should_save:
+            write_json(part / RUN_FILE, run)
+    if resume:
+        print(f"going on from {resume}")
+    begun = time.perf_counter()
+    with stop_on_interrupt(trainer):
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    seconds = time.perf_counter() - begun
+    if trainer.interrupted:
+        raise UserError(
+            f"interrupted after step {trainer.state.global_step} of {trainer.state.max_steps}; the same "
+            f"command goes on from there"
+        )
+    trainer.parts.round_to_stored()
+    after = None
+    if trainer.eval_dataset is not None:
+        after = trainer.evaluate(metric_key_prefix="after")["after_bits_per_byte"]
+    return {
+        "steps": trainer.state.global_step,
+        "seconds": round(seconds, 3),
+        "tokens_per_second": round(trainer.tokens_seen / max(seconds, 1e-9), 1),
+        "peak_memory_bytes": _peak_memory(),
+        "bits_per_byte_before": run.get("bits_per_byte_before"),
+        "bits_per_byte_after": after,
+    }
+
+
+def _peak_memory() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _write(
+    source: Path, part: Path, parts: Parts, stage: dict[str, Any], *, merge: bool, n_tokens: int
+) -> None:
+    """Put the ordinary folder into part, check it against its source, and record the stage in it."""
+    for path in part.iterdir():  # of a run that was killed while it wrote
+        if path.is_file() and path.name != RUN_FILE:
+            path.unlink()
+    shutil.rmtree(part / "adapter", ignore_errors=True)
+    changes = parts.changes(merge=merge)
+    write_trained(source, part, changes)
+    if not merge and parts.lora is not None:
+        parts.write_adapter(part / "adapter", base=source)
+    stage["rows"] = check_frozen(source, part, changes, n_tokens)
+    append_stage(source, part, stage)
+
+
+def print_table(run: dict[str, Any]) -> None:
+    """Print what the run took and what it changed."""
+    before, after = run["bits_per_byte_before"], run["bits_per_byte_after"]
+    print()
+    print(f"steps           {run['steps']:>10,}")
+    print(f"time            {run['seconds']:>10,.1f} s")
+    print(f"tokens/s        {run['tokens_per_second']:>10,.0f}")
+    print(f"peak memory     {run['peak_memory_bytes'] / 2**30:>10.2f} GiB")
+    if before is not None and after is not None:
+        print(f"bits per byte   {before:>10.4f} → {after:.4f} ({(after / before - 1) * 100:+.1f} %)")

@@ -1,0 +1,122 @@
+"""The objectives `distill` and `both`: the frozen model, reading the old tokens, teaches the new rows.
+
+Reads the texts that are trained on and the folder's tokenizer; writes nothing. The terms of the loss are
+those of distill.py; teacher and student are one model here, with and without its new rows, so that no second
+copy of the weights is in memory.
+"""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vocabkit import corpus, distill
+from vocabkit.contexts import find_contexts
+from vocabkit.errors import UserError
+from vocabkit.files import read_json_object
+from vocabkit.measure import start_token
+from vocabkit.train_output import NewRows
+from vocabkit.train_rows import SplitHead
+from vocabkit.word_model import States
+
+CONTEXTS_PER_WORD = 25
+WEIGHT = 1.0  # of these terms beside the next-token loss
+
+
+class SplitReader:
+    """A model with rows of its own (train_rows.py), read at places of sequences: WordModel's reading."""
+
+    def __init__(self, model: Any, rows: NewRows, *, start: int) -> None:
+        self.model, self.first_new, self.start, self._stop = model, rows.first, start, rows.stop
+        parameters = [model.get_input_embeddings().rows, model.get_output_embeddings().rows]
+        self.rows: list[nn.Parameter] = parameters[: 1 if parameters[0] is parameters[1] else 2]
+
+    def read(
+        self, sequences: Sequence[Sequence[int]], places: Sequence[Sequence[int]], *, words: bool = True
+    ) -> States:
+        """Return the states at places and the logits after them, over old tokens or, with words, over all."""
+        length = 1 + max(map(len, sequences))
+        ids = torch.full((len(sequences), length), self.start)  # what pads a row is behind all that is asked
+        for row, sequence in enumerate(sequences):
+            ids[row, 1 : 1 + len(sequence)] = torch.tensor(sequence, dtype=ids.dtype)
+        pairs = [(row, place) for row, several in enumerate(places) for place in several]
+        at = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).to(self.model.device)
+        states = self.model.base_model(input_ids=ids.to(self.model.device), use_cache=False)
+        hidden = states.last_hidden_state[at[:, 0], at[:, 1]]
+        return States(hidden, self.logits(hidden, words=words))
+
+    def logits(self, hidden: torch.Tensor, *, words: bool = True) -> torch.Tensor:
+        """Return the logits after states that were read before, without those of padding rows."""
+        head = self.model.get_output_embeddings()
+        assert isinstance(head, SplitHead)
+        logits = head.real_logits(hidden, self._stop)
+        softcap = getattr(self.model.config, "final_logit_softcapping", None)
+        logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+        return logits if words else logits[:, : self.first_new]
+
+
+class Lessons:
+    """Batches of contexts of the new words, in an order that the seed decides; loss(n): that of the n-th."""
+
+    def __init__(
+        self, model: Any, folder: Path, rows: NewRows, texts: Sequence[str], *, batch: int, seed: int
+    ) -> None:
+        contexts = _contexts(folder, rows, texts, seed=seed)
+        reader: Any = SplitReader(model, rows, start=start_token(folder))
+        values = [row.detach().cpu().numpy() for row in reader.rows]
+        start = distill.Start(values[0], None, None, limits=[(0.0, 1.0)] * 2, spread=[1.0] * 2)
+        settings = distill.Settings(batch=batch)
+        # Its losses are used and its optimizer is not: the Trainer of transformers takes the steps.
+        self._teacher = distill.Trainer(reader, contexts, start, settings=settings, seed=seed)
+        self._settings, self._seed = settings, seed
+        self.words = len({context.word for context in contexts})
+
+    def __len__(self) -> int:
+        return len(self._teacher.lessons)
+
+    def loss(self, number: int) -> torch.Tensor:
+        """Return the weighted terms of a batch; the same number is the same batch."""
+        epoch, at = divmod(number, len(self))
+        order = list(range(len(self)))
+        random.Random(f"{self._seed} {epoch}").shuffle(order)
+        terms = self._teacher.losses(order[at])
+        return terms["input"] + self._settings.output * terms["output"] + self._settings.mass * terms["mass"]
+
+
+def old_and_new_encoder(folder: Path, rows: NewRows) -> tuple[list[str], Any, Any]:
+    """Return the texts of the new tokens, the tokenizer as it was before them, and as it is."""
+    from tokenizers import Tokenizer
+
+    data = read_json_object(folder / "tokenizer.json")
+    added = {entry["id"]: entry["content"] for entry in data["added_tokens"]}
+    contents = [added[at] for at in range(rows.first, rows.stop) if at in added]
+    if len(contents) < len(rows):
+        raise UserError(
+            f"{folder}: new tokens are no added tokens, so the old tokens of a text are not known; give "
+            "--objective lm"
+        )
+    encoders = []
+    for stop in (rows.first, rows.stop):
+        kept = [entry for entry in data["added_tokens"] if entry["id"] < stop]
+        encoders.append(Tokenizer.from_str(json.dumps({**data, "added_tokens": kept})))
+        encoders[-1].no_truncation()
+        encoders[-1].no_padding()
+    return contents, encoders[0], encoders[1]
+
+
+def _contexts(folder: Path, rows: NewRows, texts: Sequence[str], *, seed: int) -> list[Any]:
+    contents, *encoders = old_and_new_encoder(folder, rows)
+    found = find_contexts(
+        corpus.find_sources(texts), contents, *encoders, per_word=CONTEXTS_PER_WORD, seed=seed
+    )  # fmt: skip
+    if not found:
+        raise UserError(
+            f"{', '.join(texts)}: no new word stands in the part that is learned from (three lines in four); "
+            "give other --data_path, or --objective lm"
+        )
+    print(f"contexts  {len(found):>13,} of {len({context.word for context in found}):,} new words")
+    return found

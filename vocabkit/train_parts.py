@@ -1,0 +1,210 @@
+"""What a stage trains: new rows, all rows, layers, LoRA in layers; and its values on their way to the disk.
+
+Reads the folder that is trained for the names and number types of its tensors; writes an adapter if asked.
+Everything that is not chosen is frozen.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from vocabkit.checkpoint import Checkpoint, read_checkpoint
+from vocabkit.errors import UserError
+from vocabkit.train_output import Change, NewRows
+from vocabkit.train_rows import clamp_norms, norm_range, split_rows
+
+LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
+TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
+ADAPTER = "default"
+
+
+@dataclass
+class Parts:
+    """What moves in a model. rows: "embed", "head" → parameter of new rows; ranges: their norms' bounds."""
+
+    model: Any
+    checkpoint: Checkpoint
+    rows: dict[str, nn.Parameter] = field(default_factory=dict)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    first_new: int | None = None
+    lora: Any = None  # the LoraConfig
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Return name → parameter of all that moves, shared ones once."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def count(self) -> int:
+        """Return how many numbers move."""
+        return sum(parameter.numel() for parameter in self.trained().values())
+
+    def describe(self) -> str:
+        """Return one line that says what moves."""
+        kinds = [f"{len(rows):,} new rows ({name})" for name, rows in self.rows.items()]
+        names = [name for name in self.trained() if not name.endswith(".rows")]
+        layers = sorted({int(m[1]) for name in names if (m := LAYER.search(name))})
+        if layers:
+            kinds.append(f"layers {' '.join(map(str, layers))}" + (" by LoRA" if self.lora else ""))
+        if tables := [name for name in names if not LAYER.search(name)]:
+            kinds.append(", ".join(tables))
+        return f"trained   {self.count():>13,} parameters: {'; '.join(kinds)}"
+
+    def clamp(self) -> None:
+        """Bring the norms of new rows back into the range of the old ones'."""
+        for name, bounds in self.ranges.items():
+            clamp_norms(self.rows[name].data, *bounds)
+
+    @torch.no_grad()
+    def round_to_stored(self) -> None:
+        """Round what moved to the numbers that will be on disk, so that they are what is measured."""
+        for name, parameter in self.trained().items():
+            tensor = self.checkpoint.tensors.get(self._stored_name(name))
+            if tensor is not None:
+                parameter.copy_(parameter.to(TORCH_DTYPES[tensor.dtype]))
+
+    def changes(self, *, merge: bool) -> dict[str, Change]:
+        """Return tensor → its new values. merge: LoRA's products are added to their layers' weights."""
+        found: dict[str, Change] = {}
+        for name, parameter in self.trained().items():
+            if ".lora_" not in name:
+                first = self.first_new if name.endswith(".rows") else None
+                found[self._stored_name(name)] = Change(_values(parameter), first)
+        if merge and self.lora is not None:
+            for name, module in self.model.named_modules():
+                if hasattr(module, "get_delta_weight") and ADAPTER in module.lora_A:
+                    found[self._stored_name(name + ".weight")] = Change(_merged(module))
+        return found
+
+    def _stored_name(self, name: str) -> str:
+        """Return the checkpoint's name of a parameter: wrappers taken off, the base model's prefix too."""
+        name = name.removesuffix(".rows") + ".weight" if name.endswith(".rows") else name
+        name = name.replace(".base_layer.", ".").replace(".module.", ".")
+        bare = name.removeprefix(self.model.base_model_prefix + ".")
+        return bare if name not in self.checkpoint.tensors and bare in self.checkpoint.tensors else name
+
+    def check_names(self) -> None:
+        """Raise UserError if a trained tensor has another name on disk: it could not be put in its place."""
+        for name in self.changes(merge=True):
+            if name not in self.checkpoint.tensors:
+                raise UserError(
+                    f"{self.checkpoint.folder} stores {name} under another name or fused with others; this "
+                    "architecture cannot be saved tensor by tensor: leave its layers out (--finetune_layers)"
+                )
+
+    def write_adapter(self, folder: Path, *, base: Path) -> None:
+        """Write LoRA alone, in the format of peft."""
+        from peft import get_peft_model_state_dict
+        from safetensors.torch import save_file
+
+        folder.mkdir()
+        state = get_peft_model_state_dict(self.model, adapter_name=ADAPTER, save_embedding_layers=False)
+        state = {f"base_model.model.{name}": t.detach().cpu().contiguous() for name, t in state.items()
+                 if "lora_" in name}  # fmt: skip
+        save_file(state, folder / "adapter_model.safetensors")
+        self.lora.base_model_name_or_path = str(base)
+        self.lora.save_pretrained(str(folder))
+
+
+def _values(parameter: nn.Parameter) -> Callable[[], np.ndarray]:
+    return lambda: parameter.detach().float().cpu().numpy()
+
+
+def _merged(module: Any) -> Callable[[], np.ndarray]:
+    def values() -> np.ndarray:
+        weight = module.base_layer.weight.detach().float()
+        return (weight + module.get_delta_weight(ADAPTER).detach().float()).cpu().numpy()
+
+    return values
+
+
+def choose_parts(
+    model: Any,
+    folder: Path,
+    *,
+    rows: str,
+    new_rows: NewRows | None,
+    n_tokens: int,
+    layers: str,
+    lora_rank: int | None,
+    lora_alpha: int | None = None,
+    clamp: bool = True,
+    seed: int = 0,
+) -> Parts:
+    """Freeze a model but for what a stage trains, and return that.
+
+    rows: "new", "all" or "none"; layers: "all", "none" or numbers; lora_rank: train LoRA in these layers
+    instead of them. Raises UserError for a layer that is not there, and where nothing would move.
+    """
+    parts = Parts(model, read_checkpoint(folder))
+    model.requires_grad_(False)
+    chosen = chosen_layers(layers, model.config.get_text_config().num_hidden_layers)
+    if lora_rank is not None:
+        if lora_rank < 1 or not chosen:
+            raise UserError(
+                f"--lora_rank {lora_rank} with --finetune_layers {layers}: give a rank of 1 or more, and the "
+                "layers it trains, such as all"
+            )
+        parts.lora = _add_lora(model, chosen, lora_rank, lora_alpha or 2 * lora_rank, seed)
+    tables = [model.get_input_embeddings(), model.get_output_embeddings()]
+    for name, parameter in model.named_parameters():
+        layer = LAYER.search(name)
+        if lora_rank is not None:
+            parameter.requires_grad_(".lora_" in name)
+        elif layer:
+            parameter.requires_grad_(int(layer[1]) in chosen)
+        else:
+            parameter.requires_grad_(layers == "all")  # the norms around the layers
+    for table in tables:
+        table.requires_grad_(rows == "all")
+    if rows == "new":
+        assert new_rows is not None
+        weights = {"embed": tables[0].weight, "head": tables[1].weight}
+        chosen_parameters = parts.trained()
+        parts.rows = split_rows(model, first=new_rows.first, stop=new_rows.stop)
+        for parameter in chosen_parameters.values():
+            parameter.requires_grad_(True)
+        parts.first_new = new_rows.first
+        if clamp:
+            parts.ranges = {name: norm_range(weights[name], new_rows.first) for name in parts.rows}
+    if not parts.count():
+        raise UserError("nothing would be trained: give --train_rows new or all, or --finetune_layers")
+    parts.check_names()
+    return parts
+
+
+def chosen_layers(given: str, count: int) -> set[int]:
+    """Return the numbers of the layers that a flag names, of so many.
+
+    >>> sorted(chosen_layers("0 2", 4)), chosen_layers("none", 4)
+    ([0, 2], set())
+    """
+    if given in ("all", "none"):
+        return set(range(count)) if given == "all" else set()
+    words = given.replace(",", " ").split()
+    wrong = [word for word in words if not (word.isdecimal() and int(word) < count)]
+    if wrong or not words:
+        raise UserError(
+            f"--finetune_layers {given!r}: {(wrong or ['nothing'])[0]} is no layer of this model, which has "
+            f"0 to {count - 1}; or say all or none"
+        )
+    return {int(word) for word in words}
+
+
+def _add_lora(model: Any, layers: set[int], rank: int, alpha: int, seed: int) -> Any:
+    """Put LoRA beside every linear module of these layers, in place; return its configuration."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and (m := LAYER.search(name + ".")) and int(m[1]) in layers
+    ]
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, bias="none", task_type="CAUSAL_LM")
+    torch.manual_seed(seed)
+    inject_adapter_in_model(config, model, adapter_name=ADAPTER)
+    return config

@@ -1,0 +1,102 @@
+"""New rows as parameters of their own, beside matrices that stay as they are: what stage 1 trains.
+
+Reads and writes nothing. A table of V rows is frozen and neither copied nor given a gradient; the rows of the
+new words, (n, D) float32, are one parameter that both ends share where the model is tied. Whatever the
+optimizer, its weight decay or its clipping do, an old row cannot move: no optimizer knows it.
+
+    rows = split_rows(model, first=4160, stop=4176)     # rows["embed"]: the parameter; "head" where untied
+
+The model's own modules run inside, so that a scaled embedding (Gemma) or a bias of the head works as before.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+
+class SplitEmbedding(nn.Module):
+    """Input embeddings whose rows first … first + n - 1 are a parameter; in_use False: the frozen ones."""
+
+    def __init__(self, module: nn.Module, rows: nn.Parameter, first: int) -> None:
+        super().__init__()
+        self.module, self.rows, self.first = module, rows, first
+        module.padding_idx = None  # type: ignore[assignment]  # it would be taken as an index into the rows
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The frozen matrix: models ask its type and device."""
+        weight = self.module.weight
+        assert isinstance(weight, torch.Tensor)
+        return weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        is_new = (ids >= self.first) & (ids < self.first + len(self.rows))
+        at = (ids - self.first).clamp(0, len(self.rows) - 1)
+        new = functional_call(self.module, {"weight": self.rows.to(self.weight.dtype)}, (at,))
+        return torch.where(is_new[..., None], new, self.module(ids.masked_fill(is_new, 0)))
+
+
+class SplitHead(nn.Module):
+    """An output head whose rows first … first + n - 1 are a parameter."""
+
+    def __init__(self, module: nn.Module, rows: nn.Parameter, first: int) -> None:
+        super().__init__()
+        self.module, self.rows, self.first = module, rows, first
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The frozen matrix: models ask its type and device."""
+        weight = self.module.weight
+        assert isinstance(weight, torch.Tensor)
+        return weight
+
+    def real_logits(self, hidden: torch.Tensor, stop: int) -> torch.Tensor:
+        """Return (…, stop) logits without those of padding rows; the new rows are the last before them."""
+        weight, bias = self.weight, getattr(self.module, "bias", None)
+        end = self.first + len(self.rows)
+        assert end == stop
+        old = nn.functional.linear(hidden, weight[: self.first], None if bias is None else bias[: self.first])
+        own = None if bias is None else bias[self.first : end]
+        return torch.cat([old, nn.functional.linear(hidden, self.rows.to(weight.dtype), own)], -1)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        end = self.first + len(self.rows)
+        return torch.cat([self.real_logits(hidden, end), self.module(hidden)[..., end:]], -1)
+
+
+def split_rows(model: Any, *, first: int, stop: int) -> dict[str, nn.Parameter]:
+    """Freeze a model, make its rows first … stop - 1 parameters of float32, and return them.
+
+    "embed", and "head" where the model is untied. Modules of both ends are wrapped in place.
+    """
+    model.requires_grad_(False)
+    embed, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = head.weight is embed.weight
+    rows = {"embed": _parameter(embed.weight, first, stop)}
+    model.set_input_embeddings(SplitEmbedding(embed, rows["embed"], first))
+    if not tied:
+        rows["head"] = _parameter(head.weight, first, stop)
+    model.set_output_embeddings(SplitHead(head, rows.get("head", rows["embed"]), first))
+    return rows
+
+
+def _parameter(weight: torch.Tensor, first: int, stop: int) -> nn.Parameter:
+    return nn.Parameter(weight.detach()[first:stop].float().clone())
+
+
+def norm_range(weight: torch.Tensor, stop: int) -> tuple[float, float]:
+    """Return the smallest and the largest norm of the rows below stop, zero rows left out."""
+    norms = torch.cat([block.float().norm(dim=1) for block in weight.detach()[:stop].split(8192)])
+    norms = norms[norms > 0]
+    return (float(norms.min()), float(norms.max())) if len(norms) else (0.0, float("inf"))
+
+
+@torch.no_grad()
+def clamp_norms(rows: torch.Tensor, low: float, high: float) -> None:
+    """Scale rows in place whose norm is outside low … high to the nearer bound; a zero row stays zero."""
+    norms = rows.norm(dim=1, keepdim=True)
+    inside = (norms >= low) & (norms <= high) | (norms == 0)  # those keep every bit
+    scale = norms.clamp(low, high) / norms.clamp(min=1e-30)
+    rows.copy_(torch.where(inside, rows, rows * scale))
