@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vocabkit import corpus, corpus_streams
-from vocabkit.corpus import Block, Source, find_sources, identity, parse_block, read_blocks
+from vocabkit.corpus import Block, Source, find_sources, identity, parse_block, parse_rows, read_blocks
 from vocabkit.errors import UserError
 
 pa = pytest.importorskip("pyarrow")
@@ -803,3 +803,36 @@ def test_real_corpora(assets):
     assert len(read.blocks) == 3 and "".join(read.texts) == unicodedata.normalize("NFC", whole)
     pairs = Read(assets / "corpora" / "envi" / "tatoeba.tsv")
     assert len(pairs.texts) == 2 * pairs.seen > 1000 and pairs.bad == []
+
+
+# Records as they are, for training
+
+
+def records(path: str, **options: object) -> tuple[list, list[str]]:
+    (source,) = find_sources([path])
+    parsed = [parse_rows(block) for block in read_blocks(source, text_field=None, notes=print, **options)]
+    return [row for rows, _, _ in parsed for row in rows], [line for _, _, bad in parsed for line in bad]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "rows", "bad"),
+    [
+        ("a.jsonl", b'{"en": 1, "x": 2}\n\n[3]\nno\n', {1: {"en": 1, "x": 2}, 3: [3]}, [":4: not JSON"]),
+        ("a.json", b'[{"en": 1, "x": 2}, {"x": 3}]', {1: {"en": 1}, 2: {"x": 3}}, []),
+        ("a.tsv", b"a\tb\n\xff\nc\td\n", {1: ["a", "b"], 3: ["c", "d"]}, [":2: not UTF-8"]),
+        ("a.csv", b"id,text\n1,a\n2\n", {2: {"text": "a"}}, [":3: has 1 cells"]),
+        ("a.txt", "một\nhai\n".encode(), {1: {"text": "một\nhai\n"}}, []),
+        ("a.parquet", as_parquet({"x": [1], "en": ["a"], "vi": ["b"]}), {1: {"en": b"a", "vi": b"b"}}, []),
+    ],
+)
+def test_records(tmp_path, name, data, rows, bad):
+    path = put(tmp_path, name, data)
+    found, reasons = records(str(path), columns=("text", "en", "vi"))
+    assert found == [(f"{path}:{number}", row) for number, row in rows.items()]
+    assert len(reasons) == len(bad) and all(f"{path}{b}" in r for b, r in zip(bad, reasons, strict=True))
+
+
+def test_records_of_a_table_without_any_of_the_columns(tmp_path):
+    path = put(tmp_path, "a.parquet", as_parquet({"x": [1]}))
+    with pytest.raises(UserError, match='has no column "text", "messages", "conversations", it has "x"'):
+        records(str(path), columns=("en", "vi"))

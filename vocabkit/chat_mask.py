@@ -40,20 +40,16 @@ def encode_chat(tokenizer: Any, sample: Sample) -> tuple[list[int], list[int], i
     messages = list(sample.messages)
     if _GENERATION.search(template):
         text = _render(tokenizer, messages, sample.tools)
-        encoded = tokenizer.apply_chat_template(
+        plain = tokenizer.apply_chat_template(
             messages, tools=sample.tools, return_dict=True, return_assistant_tokens_mask=True,
-            add_generation_prompt=False,
+            tokenizer_kwargs={"return_offsets_mapping": True, "verbose": False},
         )  # fmt: skip
-        ids, mask = list(encoded["input_ids"]), list(map(bool, encoded["assistant_masks"]))
-        plain = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        if plain["input_ids"] != ids:
-            raise BadRecord("its text is encoded differently inside the chat template")
-        offsets = plain["offset_mapping"]
+        mask = list(map(bool, plain["assistant_masks"]))
     else:
         text, spans = _assistant_spans(tokenizer, messages, sample.tools)
         plain = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        ids, offsets = plain["input_ids"], plain["offset_mapping"]
-        mask = _inside(offsets, spans)
+        mask = _inside(plain["offset_mapping"], spans)
+    ids, offsets = plain["input_ids"], plain["offset_mapping"]
     labels = [token if learned else IGNORED for token, learned in zip(ids, mask, strict=True)]
     if not any(mask):
         raise BadRecord("the chat template marks no token of the assistant")

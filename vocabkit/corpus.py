@@ -20,7 +20,19 @@ from pathlib import Path
 from typing import IO, Any
 
 from vocabkit import corpus_records, corpus_rows
-from vocabkit.corpus_records import CSV, DELIMITERS, HUB, JSON, JSONL, PARQUET, STDIN, TEXT, TSV, fields_of
+from vocabkit.corpus_records import (
+    CSV,
+    DELIMITERS,
+    FIELDS,
+    HUB,
+    JSON,
+    JSONL,
+    PARQUET,
+    STDIN,
+    TEXT,
+    TSV,
+    fields_of,
+)
 from vocabkit.corpus_streams import ARCHIVES, Notes, Stream, cut, end_of_lines, end_of_rows, end_of_text
 from vocabkit.errors import UserError
 
@@ -198,14 +210,22 @@ def parse_block(block: Block, *, text_field: str | None) -> tuple[list[str], int
     )
 
 
-def parse_rows(block: Block) -> tuple[list[tuple[str, Any]], int, list[str]]:
+def parse_rows(
+    block: Block, *, text_field: str | None = None
+) -> tuple[list[tuple[str, Any]], int, list[str]]:
     """Return a block's records as they are, each with its "FILE:LINE", and what parse_block() returns else.
 
     A record is what JSON, parquet or the hub says (an object, as a rule), {"text": …} of a document or a
-    chosen CSV or TSV column, or the list of cells of a TSV line without a header.
+    chosen CSV or TSV column (under text_field, if that is given), or the list of cells of a TSV line without
+    a header.
     """
     return corpus_records.parse_rows(
-        block.data, name=block.name, kind=block.kind, first=block.first, column=block.column
+        block.data,
+        name=block.name,
+        kind=block.kind,
+        first=block.first,
+        column=block.column,
+        field=text_field or FIELDS[0],
     )
 
 

@@ -247,12 +247,15 @@ def parse(
 
 
 def parse_rows(
-    data: bytes | Sequence[Any], *, name: str, kind: str, first: int, column: int | None
+    data: bytes | Sequence[Any], *, name: str, kind: str, first: int, column: int | None, field: str
 ) -> tuple[list[tuple[str, Any]], int, list[str]]:
-    """Return the records of a block, each with its place, before any text is taken out of them."""
+    """Return the records of a block, each with its place, before any text is taken out of them.
+
+    field: what the text of a document or of a CSV or TSV column is called in its record.
+    """
     if kind == TEXT and isinstance(data, bytes):
         texts, seen, bad = _parse_document(data, name=name, first=first)
-        return [(f"{name}:{first}", {"text": text}) for text in texts], seen, bad
+        return [(f"{name}:{first}", {field: text}) for text in texts], seen, bad
     numbered, _ = _records(data, kind=kind, first=first, column=column, text_field=None)
     rows: list[tuple[str, Any]] = []
     bad = []
@@ -265,7 +268,7 @@ def parse_rows(
             elif isinstance(data, bytes) and column is None:
                 record = _texts_of_line(record)
             elif isinstance(data, bytes) and column is not None:
-                record = {"text": _texts_of_cells(record, column=column)[0]}
+                record = {field: _texts_of_cells(record, column=column)[0]}
             rows.append((f"{name}:{number}", record))
         except BadRecord as error:
             bad.append(f"{name}:{number}: {error}")

@@ -16,8 +16,9 @@ Reads and writes no file. numpy; pyarrow, datasets, scikit-learn and torch are i
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from vocabkit.errors import UserError
 
 HOW = ("none", "concat", "best_fit", "similar")
 IGNORED = -100
+BLOCK_TOKENS = 1 << 24  # packed at a time: rows hold documents of one block; about 1 GB while it is made
 BUFFER = 10_000  # documents among which neighbours are looked for: the search is quadratic
 NEIGHBOURS = 10
 Piece = tuple[int, int]  # [start, end) in the tokens of all documents
@@ -69,27 +71,61 @@ def pack(
         raise UserError(
             f"--model_max_length {max_length}: expected at least 2, a token and the one it predicts"
         )
-    documents = _documents(dataset)
+    import datasets
+    import pyarrow as pa
+
     random = np.random.default_rng(seed)
-    order: Iterable[int] = range(len(documents.lengths()))
-    if how == "none":
-        rows = [[piece] for at in order for piece in _cut(documents, at, max_length)]
-    elif how == "best_fit":
-        rows = _best_fit([piece for at in order for piece in _cut(documents, at, max_length)], max_length)
-    else:
-        order = similar_order(documents, seed=seed) if how == "similar" else order
-        rows = _one_after_the_other(documents, order, max_length)
-    learned = _learned(documents)
-    trained = [row for row in rows if any(learned[end] > learned[start + 1] for start, end in row)]
-    if not trained:
+    rates = Rates()
+    tables = []
+    for documents in _blocks(dataset):
+        learned = _learned(documents)
+        rows = _rows(documents, how=how, max_length=max_length, random=random)
+        trained = [row for row in rows if any(learned[end] > learned[start + 1] for start, end in row)]
+        rates.add(documents, trained, left_out=len(rows) - len(trained))
+        if trained:
+            tables.append(_table(documents, trained, learned))
+    if not tables:
         raise UserError("no row has a token to learn from; raise --model_max_length, or give other data")
-    if len(trained) < len(rows):
-        notes(f"{len(rows) - len(trained):,} of {len(rows):,} rows hold no token to learn and are left out")
-    if how != "none":
-        trained = [trained[at] for at in random.permutation(len(trained))]
-    packed = _dataset(documents, trained, learned)
-    _print_rates(documents, trained, how=how, max_length=max_length, notes=notes)
-    return packed
+    if rates.left_out:
+        total = rates.rows + rates.left_out
+        notes(f"{rates.left_out:,} of {total:,} rows hold no token to learn and are left out")
+    notes(
+        f"packing {how}: {rates.documents:,} documents in {rates.rows:,} rows of {max_length:,} tokens, "
+        f"{rates.tokens / (rates.rows * max_length):.1%} full, "
+        f"{rates.cuts / rates.documents:.2f} cuts per document"
+    )
+    packed = datasets.Dataset(pa.concat_tables(tables))
+    return packed if how == "none" else packed.select(random.permutation(len(packed)))
+
+
+@dataclass
+class Rates:
+    """What packing did, counted over all blocks."""
+
+    documents: int = 0
+    rows: int = 0
+    tokens: int = 0
+    cuts: int = 0
+    left_out: int = 0  # rows without a label
+
+    def add(self, documents: Documents, rows: Sequence[Sequence[Piece]], *, left_out: int) -> None:
+        edges = set(documents.starts.tolist())
+        self.documents += len(documents.num_bytes)
+        self.rows += len(rows)
+        self.tokens += sum(end - start for row in rows for start, end in row)
+        self.cuts += sum(end not in edges for row in rows for _, end in row)
+        self.left_out += left_out
+
+
+def _rows(
+    documents: Documents, *, how: str, max_length: int, random: np.random.Generator
+) -> list[list[Piece]]:
+    order: Iterable[int] = range(len(documents.num_bytes))
+    if how in ("concat", "similar"):
+        order = similar_order(documents, random) if how == "similar" else order
+        return _one_after_the_other(documents, order, max_length)
+    pieces = [piece for at in order for piece in _cut(documents, at, max_length)]
+    return [[piece] for piece in pieces] if how == "none" else _best_fit(pieces, max_length)
 
 
 def fill_rate(packed: Any, max_length: int) -> float:
@@ -97,10 +133,24 @@ def fill_rate(packed: Any, max_length: int) -> float:
     return sum(map(sum, packed["seq_lengths"])) / (len(packed) * max_length)
 
 
-def _documents(dataset: Any) -> Documents:
-    """The columns as flat arrays, without a Python object per token."""
-    table = dataset.with_format("arrow")[:]
-    flat = {name: table.column(name).combine_chunks() for name in ("input_ids", "labels", "num_bytes")}
+def _blocks(dataset: Any) -> Iterator[Documents]:
+    """The documents in blocks of BLOCK_TOKENS and more, without a Python object per token."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    waiting, size = [], 0
+    for table in dataset.with_format("arrow").iter(1000):
+        waiting.append(table.select(["input_ids", "labels", "num_bytes"]))
+        size += pc.sum(pc.list_value_length(table.column("input_ids"))).as_py()
+        if size >= BLOCK_TOKENS:
+            yield _documents(pa.concat_tables(waiting))
+            waiting, size = [], 0
+    if waiting:
+        yield _documents(pa.concat_tables(waiting))
+
+
+def _documents(table: Any) -> Documents:
+    flat = {name: table.column(name).combine_chunks() for name in table.column_names}
     ids, labels = (flat[name].flatten().to_numpy(zero_copy_only=False) for name in ("input_ids", "labels"))
     offsets = flat["input_ids"].offsets.to_numpy().astype(np.int64)
     return Documents(
@@ -171,7 +221,7 @@ def _one_after_the_other(documents: Documents, order: Iterable[int], max_length:
     return [row for row in rows if row]
 
 
-def similar_order(documents: Documents, *, seed: int) -> list[int]:
+def similar_order(documents: Documents, random: np.random.Generator) -> list[int]:
     """Return the documents in an order in which neighbours are alike, each once, a buffer after the other.
 
     Alike: cosine of TF-IDF over token ids. The path starts at a random document, goes to the nearest
@@ -181,7 +231,6 @@ def similar_order(documents: Documents, *, seed: int) -> list[int]:
     from sklearn.feature_extraction.text import TfidfTransformer
     from sklearn.neighbors import NearestNeighbors
 
-    random = np.random.default_rng(seed)
     everything = random.permutation(len(documents.lengths()))
     path: list[int] = []
     for first in range(0, len(everything), BUFFER):
@@ -209,8 +258,7 @@ def _walk(nearest: np.ndarray) -> Iterable[int]:
             at = next((int(other) for other in nearest[at] if not visited[other]), None)
 
 
-def _dataset(documents: Documents, rows: Sequence[Sequence[Piece]], learned: np.ndarray) -> Any:
-    import datasets
+def _table(documents: Documents, rows: Sequence[Sequence[Piece]], learned: np.ndarray) -> Any:
     import pyarrow as pa
 
     starts, ends = np.array([piece for row in rows for piece in row], np.int64).T
@@ -234,7 +282,7 @@ def _dataset(documents: Documents, rows: Sequence[Sequence[Piece]], learned: np.
         "seq_lengths": lists(lengths, per_row),
         "num_bytes": pa.array(np.add.reduceat(sizes, per_row[:-1])),
     }
-    return datasets.Dataset(pa.table(columns))
+    return pa.table(columns)
 
 
 def _bytes_of_pieces(
@@ -249,42 +297,41 @@ def _bytes_of_pieces(
     return size * until // of_all - size * since // of_all
 
 
-def _print_rates(
-    documents: Documents, rows: Sequence[Sequence[Piece]], *, how: str, max_length: int, notes: Notes
-) -> None:
-    pieces = [piece for row in rows for piece in row]
-    tokens = sum(end - start for start, end in pieces)
-    edges = set(documents.starts.tolist())
-    cuts = sum(end not in edges for _, end in pieces)
-    count = len(documents.lengths())
-    notes(
-        f"packing {how}: {count:,} documents in {len(rows):,} rows of {max_length:,} tokens, "
-        f"{tokens / (len(rows) * max_length):.1%} full, {cuts / count:.2f} cuts per document"
-    )
-
-
 class Collator:
     """Rows of pack() → tensors of a batch, without an attention mask.
 
     transformers keeps the documents of a row apart where position_ids restart, if it is given no attention
     mask, not even one of ones, and the model runs with use_cache=False. Padding is a document of its own
     then, at the end of a row, and has no labels. cross_document: positions run on, documents see what is
-    before them.
+    before them in their row.
+
+    flatten: all rows one after the other in a batch of one, without padding, with the cu_seq_lens that
+    flash-attention's varlen kernels take. For these alone: sdpa's mask grows with the square of a row.
     """
 
-    def __init__(self, pad_token_id: int, cross_document: bool = False) -> None:
+    def __init__(self, pad_token_id: int, cross_document: bool = False, *, flatten: bool = False) -> None:
         self.pad_token_id = pad_token_id
         self.cross_document = cross_document
+        self.flatten = flatten
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         import torch
 
-        longest = max(len(row["input_ids"]) for row in rows)
+        lengths = [len(row["input_ids"]) for row in rows]
         batch: dict[str, list[list[int]]] = {"input_ids": [], "labels": [], "position_ids": []}
-        for row in rows:
-            padding = longest - len(row["input_ids"])
+        for row, length in zip(rows, lengths, strict=True):
+            padding = 0 if self.flatten else max(lengths) - length
             batch["input_ids"].append([*row["input_ids"], *[self.pad_token_id] * padding])
             batch["labels"].append([*row["labels"], *[IGNORED] * padding])
-            positions = range(longest) if self.cross_document else [*row["position_ids"], *range(padding)]
+            running = range(length + padding)
+            positions = running if self.cross_document else [*row["position_ids"], *range(padding)]
             batch["position_ids"].append(list(positions))
-        return {name: torch.tensor(values) for name, values in batch.items()}
+        if not self.flatten:
+            return {name: torch.tensor(values) for name, values in batch.items()}
+        parts = lengths if self.cross_document else [size for row in rows for size in row["seq_lengths"]]
+        edges = torch.tensor([0, *parts]).cumsum(0, dtype=torch.int32)
+        return {
+            **{name: torch.tensor([list(chain(*values))]) for name, values in batch.items()},
+            "cu_seq_lens_q": edges, "cu_seq_lens_k": edges,
+            "max_length_q": max(parts), "max_length_k": max(parts),
+        }  # fmt: skip

@@ -89,6 +89,10 @@ def load_dataset(
     """
     import datasets
 
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(
+            f"{tokenizer.name_or_path} has no tokenizer.json, which training needs for its offsets"
+        )
     tables, reports = [], []
     for number, given in enumerate(data_paths):
         name, weight = split_weight(given)
@@ -216,10 +220,6 @@ def _rows_of(
 
 def _description(tokenizer: Any) -> str:
     """All that decides how a tokenizer encodes."""
-    if not getattr(tokenizer, "is_fast", False):
-        raise UserError(
-            f"{tokenizer.name_or_path} has no tokenizer.json, which training needs for its offsets"
-        )
     settings = [tokenizer.chat_template, tokenizer.special_tokens_map, document_ends(tokenizer)]
     return tokenizer.backend_tokenizer.to_str() + json.dumps(settings, default=str, sort_keys=True)
 
@@ -228,58 +228,57 @@ def _encoded(
     source: Source, tokenizer: Any, *, max_length: int, text_field: str | None, report: Report, notes: Notes
 ) -> Iterator[Any]:
     """Record batches of a source; report is filled on the way."""
-    import pyarrow as pa
-
-    start, end = document_ends(tokenizer)
-    waiting: list[tuple[str, Sample]] = []
-
-    def flush() -> Any:
-        texts = [sample.text for _, sample in waiting if not sample.messages]
-        of_texts = iter(
-            tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else ()
-        )
-        rows: list[tuple[list[int], list[int], int, int]] = []
-        for place, sample in waiting:
-            if sample.messages:
-                try:
-                    ids, labels, size = encode_chat(tokenizer, sample)
-                except BadRecord as error:
-                    _add_bad(report, f"{place}: {error}")
-                    continue
-                if len(ids) > max_length:
-                    report.too_long += 1
-                    continue
-            else:
-                body = [*next(of_texts), end]
-                ids, labels, size = [start, *body], [IGNORED, *body], len(sample.text.encode("utf-8"))
-            rows.append((ids, labels, size, KINDS.index(sample.kind)))
-        waiting.clear()
-        report.rows += len(rows)
-        columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * 4
-        return pa.record_batch(
-            [pa.array(c, t) for c, t in zip(columns, _schema().types, strict=True)], schema=_schema()
-        )
-
     size = BYTES_PER_TOKEN * max_length if source.kind == TEXT else None
-    pairs = 0
-    for block in read_blocks(source, text_field=text_field, columns=None if text_field else COLUMNS,
-                             block_bytes=size, notes=notes):  # fmt: skip
-        rows, _, bad = parse_rows(block)
+    columns = None if text_field else COLUMNS
+    waiting: list[tuple[str, Sample]] = []
+    rows_with_samples = 0
+    for block in read_blocks(source, text_field=text_field, columns=columns, block_bytes=size, notes=notes):
+        rows, _, bad = parse_rows(block, text_field=text_field)
         for line in bad:
             _add_bad(report, line)
         for place, row in rows:
             try:
-                samples = samples_of(row, text_field=text_field, swap=bool(pairs % 2))
+                samples = samples_of(row, text_field=text_field, swap=bool(rows_with_samples % 2))
             except BadRecord as error:
                 report.no_assistant += str(error).startswith("no assistant turn")
                 _add_bad(report, f"{place}: {error}")
                 continue
-            pairs += 1
+            rows_with_samples += 1
             waiting += [(place, sample) for sample in samples]
             if len(waiting) >= BATCH:
-                yield flush()
+                yield _batch(waiting, tokenizer, max_length=max_length, report=report)
+                waiting = []
     if waiting:
-        yield flush()
+        yield _batch(waiting, tokenizer, max_length=max_length, report=report)
+
+
+def _batch(placed: list[tuple[str, Sample]], tokenizer: Any, *, max_length: int, report: Report) -> Any:
+    """A record batch of samples; texts are encoded together, which the tokenizer does on all cores."""
+    import pyarrow as pa
+
+    start, end = document_ends(tokenizer)
+    texts = [sample.text for _, sample in placed if not sample.messages]
+    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    of_texts = iter(encoded)
+    rows: list[tuple[list[int], list[int], int, int]] = []
+    for place, sample in placed:
+        if not sample.messages:
+            body = [*next(of_texts), end]
+            ids, labels, size = [start, *body], [IGNORED, *body], len(sample.text.encode("utf-8"))
+        else:
+            try:
+                ids, labels, size = encode_chat(tokenizer, sample)
+            except BadRecord as error:
+                _add_bad(report, f"{place}: {error}")
+                continue
+            if len(ids) > max_length:
+                report.too_long += 1
+                continue
+        rows.append((ids, labels, size, KINDS.index(sample.kind)))
+    report.rows += len(rows)
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * len(_schema())
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, _schema().types, strict=True)]
+    return pa.record_batch(arrays, schema=_schema())
 
 
 def _add_bad(report: Report, line: str) -> None:
@@ -340,6 +339,25 @@ def _mixed(rows: Any, mix: dict[str, float], *, seed: int, notes: Notes) -> Any:
             wanted[kinds[at]] -= lengths[at]
             chosen.append(at)
     return rows.select(sorted(chosen))
+
+
+def hold_out(rows: Any, share: float, *, seed: int = 0) -> tuple[Any, Any]:
+    """Return (training rows, held-out rows): by a checksum of their tokens, so equal ones are on one side.
+
+    So a document that a weight repeats is never both learned and measured. Raises UserError if one side would
+    be empty.
+    """
+    held: list[int] = []
+    rest: list[int] = []
+    for at, ids in enumerate(rows.with_format("numpy")["input_ids"]):
+        digest = hashlib.sha256(f"{seed}:{ids.tolist()}".encode()).digest()
+        (held if int.from_bytes(digest[:8], "big") < share * 2**64 else rest).append(at)
+    if not held or not rest:
+        raise UserError(
+            f"a share of {share:g} of {len(rows):,} rows leaves {len(rest):,} to learn, {len(held):,} held "
+            "out; change --eval_share, or give held-out data with --eval_path"
+        )
+    return rows.select(rest), rows.select(held)
 
 
 # What is learned, to look at
