@@ -60,7 +60,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--packing", choices=("none", "concat", "best_fit", "similar"), default="best_fit",
         help="how texts share a row (default: %(default)s: whole ones, fewest gaps)")  # fmt: skip
     add("--cross_document", action="store_true", help="let texts of one row see each other (similar)")
-    add("--stage_mix", nargs="+", metavar="NAME=SHARE", help="shares of the sources, by their file names")
+    add(
+        "--stage_mix",
+        nargs="+",
+        metavar="KIND=SHARE",
+        help="shares of the tokens: bilingual, vietnamese, english, instruction",
+    )
     add("--text_field", metavar="NAME", help="field of the text (default: text, messages or conversations)")
     add("--eval_path", nargs="+", metavar="PATH", help="texts that bits per byte are measured on")
     add("--eval_share", type=float, default=0.02, metavar="SHARE",

@@ -450,8 +450,10 @@ def test_held_out_rows_are_never_learned(tmp_path, tokenizer):
     assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 60
     assert len(train) + len(held) == 120 and 15 < len(held) < 60
     assert hold_out(rows, 0.3)[1][:] == held[:] != hold_out(rows, 0.3, seed=1)[1][:]
-    with pytest.raises(UserError, match="a share of 0 of 120 rows leaves 120 to learn, 0 held out"):
-        hold_out(rows, 0)
+    train, held = hold_out(rows, 0.001)
+    assert len(held) == 2, "one document, twice in the data, is the least"
+    with pytest.raises(UserError, match="1 different document is too little to hold a share of 0.5 out of it"):
+        hold_out(rows.select([0]), 0.5)
 
 
 # The sample

@@ -8,7 +8,6 @@ which the same command is known again after a kill. The loop, the schedule and t
 import argparse
 import contextlib
 import hashlib
-import json
 import shutil
 import sys
 import time
@@ -220,19 +219,23 @@ def _data(
         if args.eval_path:
             held_out = train_data.load_dataset(args.eval_path, tokenizer, stage_mix=None, **shared)
         elif args.eval_share and len(texts) > 1:
-            halves = texts.train_test_split(test_size=max(1, int(len(texts) * args.eval_share)), seed=0)
-            texts, held_out = halves["train"], halves["test"]
+            texts, held_out = train_data.hold_out(texts, args.eval_share, seed=settings.seed)
         packed = packing.pack(
             texts, how=args.packing, max_length=args.model_max_length, seed=settings.seed, tokenizer=tokenizer
         )
+        if settings.process_index == 0:
+            train_data.print_sample(texts, tokenizer)
         # Held-out texts are never packed: what is reported does not depend on how training rows were made.
         alone = held_out and packing.pack(
             held_out, how="none", max_length=args.model_max_length, seed=0, tokenizer=tokenizer
         )
+    digest = hashlib.sha256()
+    for ids in texts.with_format("numpy")["input_ids"]:
+        digest.update(ids.tobytes())
     facts = {
         "sources": [str(path) for path in args.data_path],
         "eval_bytes": sum(alone["num_bytes"]) if alone else 0,
-        "data": hashlib.sha256(json.dumps(texts["input_ids"][:]).encode()).hexdigest(),
+        "data": digest.hexdigest(),
     }
     return packed, alone or None, facts
 
@@ -244,7 +247,7 @@ def _mix(given: Sequence[str] | None) -> dict[str, float] | None:
         try:
             mix[name] = float(share)
         except ValueError:
-            raise UserError(f"--stage_mix {item}: expected NAME=SHARE, such as vi=0.5") from None
+            raise UserError(f"--stage_mix {item}: expected NAME=SHARE, such as vietnamese=0.5") from None
     return mix or None
 
 

@@ -344,19 +344,23 @@ def _mixed(rows: Any, mix: dict[str, float], *, seed: int, notes: Notes) -> Any:
 def hold_out(rows: Any, share: float, *, seed: int = 0) -> tuple[Any, Any]:
     """Return (training rows, held-out rows): by a checksum of their tokens, so equal ones are on one side.
 
-    So a document that a weight repeats is never both learned and measured. Raises UserError if one side would
-    be empty.
+    So a document that a weight repeats is never both learned and measured. At least one document is on either
+    side. Raises UserError if there are not two.
     """
-    held: list[int] = []
-    rest: list[int] = []
-    for at, ids in enumerate(rows.with_format("numpy")["input_ids"]):
-        digest = hashlib.sha256(f"{seed}:{ids.tolist()}".encode()).digest()
-        (held if int.from_bytes(digest[:8], "big") < share * 2**64 else rest).append(at)
-    if not held or not rest:
+    digests = [
+        hashlib.sha256(f"{seed}:{ids.tolist()}".encode()).digest()
+        for ids in rows.with_format("numpy")["input_ids"]
+    ]
+    different = sorted(set(digests))
+    if len(different) < 2:
         raise UserError(
-            f"a share of {share:g} of {len(rows):,} rows leaves {len(rest):,} to learn, {len(held):,} held "
-            "out; change --eval_share, or give held-out data with --eval_path"
+            f"{len(different):,} different document is too little to hold a share of {share:g} out of it; "
+            "give more, --eval_share 0, or held-out data with --eval_path"
         )
+    count = min(max(1, round(share * len(different))), len(different) - 1)
+    apart = set(different[:count])
+    held = [at for at, digest in enumerate(digests) if digest in apart]
+    rest = [at for at, digest in enumerate(digests) if digest not in apart]
     return rows.select(rest), rows.select(held)
 
 
