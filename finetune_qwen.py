@@ -84,10 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Train as the flags say; return the exit status."""
     args, others = build_parser().parse_known_args(argv)
-    for name in (
-        "torchao",
-        "torch.utils._pytree",
-    ):  # kernels of GPUs that are not there: nobody can mend that
+    for name in ("torchao", "torch.utils._pytree"):  # about kernels of GPUs that are not there
         logging.getLogger(name).setLevel(logging.ERROR)
     from vocabkit.hub import local_folder
     from vocabkit.train import finetune

@@ -1,5 +1,6 @@
 """finetune_qwen.py on real tiny checkpoints: what moves, what keeps every bit, what a killed run leaves."""
 
+import importlib.util
 import json
 import math
 import multiprocessing
@@ -337,6 +338,8 @@ def test_what_cannot_be_trained(extended, data, tmp_path):
     refuse("nothing would be trained", source, data, out, "--train_rows", "none")
     refuse("--lora_rank 2 with --finetune_layers none", source, data, out, "--lora_rank", "2")
     refuse("--eval_share is 1.5", source, data, out, "--eval_share", "1.5")
+    if importlib.util.find_spec("torchao") is None:
+        refuse("--optim adamw_torch_8bit is torchao's", source, data, out, "--optim", "adamw_torch_8bit")
     refuse("--stage_mix vi: expected NAME=SHARE", source, data, out, "--stage_mix", "vi")
     refuse("--no_such_flag", source, data, out, "--no_such_flag", "3")
     inside = ["--optim_in_backward", "--gradient_accumulation_steps", "2", "--max_grad_norm", "1"]

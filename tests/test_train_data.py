@@ -452,7 +452,9 @@ def test_held_out_rows_are_never_learned(tmp_path, tokenizer):
     assert hold_out(rows, 0.3)[1][:] == held[:] != hold_out(rows, 0.3, seed=1)[1][:]
     train, held = hold_out(rows, 0.001)
     assert len(held) == 2, "one document, twice in the data, is the least"
-    with pytest.raises(UserError, match="1 different document is too little to hold a share of 0.5 out of it"):
+    with pytest.raises(
+        UserError, match="1 different document is too little to hold a share of 0.5 out of it"
+    ):
         hold_out(rows.select([0]), 0.5)
 
 

@@ -8,6 +8,7 @@ which the same command is known again after a kill. The loop, the schedule and t
 import argparse
 import contextlib
 import hashlib
+import importlib.util
 import shutil
 import sys
 import time
@@ -30,6 +31,7 @@ from vocabkit.train_output import NewRows, append_stage, check_frozen, new_rows,
 from vocabkit.train_parts import Parts, choose_parts
 from vocabkit.train_trainer import StageTrainer, last_checkpoint, stop_on_interrupt
 
+TORCHAO = ("adamw_torch_8bit", "adamw_torch_4bit")  # states of few bits, rounded at random to bfloat16
 RUN_FILE, RUN_FORMAT = "run.json", ("vocabkit-run", 1)
 TRAINER_FOLDERS = ("checkpoint-*", "tokenized")  # in OUT.part, removed at the end
 
@@ -177,6 +179,12 @@ def training_arguments(
     except ValueError as error:
         raise UserError(f"{one_line(error)}; see --help and transformers.TrainingArguments") from None
     settings.output_dir = str(part)  # whatever stands among the others
+    optimizer = str(getattr(settings.optim, "value", settings.optim))
+    if optimizer in TORCHAO and importlib.util.find_spec("torchao") is None:
+        raise UserError(
+            f"--optim {optimizer} is torchao's, which is not installed: pip install torchao, or take "
+            "--optim adamw_torch --dtype float32"
+        )
     if args.optim_in_backward:
         wrong = {
             "--gradient_accumulation_steps 1": settings.gradient_accumulation_steps != 1,

@@ -43,7 +43,8 @@ class StageTrainer(transformers.Trainer):
         self.tokens_seen = 0
         self.interrupted = False
         self.objective: str = objective
-        self.lessons, self._part_of_step = lessons, 0
+        self.lessons = lessons
+        self._part_of_step = 0
         self.add_callback(_EachStep(self))
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
@@ -56,8 +57,8 @@ class StageTrainer(transformers.Trainer):
         self._part_of_step = (self._part_of_step + 1) % every
         if self.objective == "distill":
             return lesson
-        loss: Any = super().compute_loss(model, inputs, *args, **options)
-        return lesson + loss
+        text: Any = super().compute_loss(model, inputs, *args, **options)
+        return lesson + text
 
     def create_optimizer(self, *args: Any, **options: Any) -> Any:
         """Return the optimizer that --optim names, stepping in the backward pass if asked."""
