@@ -189,9 +189,11 @@ def answer(opened: Opened, args: argparse.Namespace, *, words: str, clock: Clock
     list(opened.generate(prompt, max_new_tokens=2, seed=0, **options))  # warm caches
     for seed in range(args.answers):
         avoider = WatchedAvoider(opened.decode, clock) if args.avoid else None
-        measured.add(partial(generate, seed=seed, never=never), avoider)
+        in_turn = [partial(measured.add, partial(generate, seed=seed, never=never), avoider)]
         if args.mask or args.avoid:
-            plain.add(partial(generate, seed=seed), None)
+            in_turn.append(partial(plain.add, partial(generate, seed=seed), None))
+        for one in in_turn if seed % 2 else reversed(in_turn):
+            one()
     result: dict[str, Any] = {
         "kind": opened.kind,
         "bytes_read": opened.bytes_read,
