@@ -10,6 +10,9 @@ import build
 import numpy as np
 import pytest
 import torch
+from test_extend import WORDS
+from test_new_syllables import TEXTS as SYLLABLES
+from test_new_syllables import merges_for, write_list
 from transformers import AutoModelForCausalLM
 
 import model_edit
@@ -22,7 +25,7 @@ from vocabkit.gguf_files import STRING, array, number, read_gguf, split_files, s
 from vocabkit.gguf_tasks import run_gguf_task
 from vocabkit.gguf_trim import GGML, NEW_TO_OLD, default_out, open_gguf, trim_gguf
 from vocabkit.gguf_verify import check_gguf, verify_gguf
-from vocabkit.gguf_vocab import CONTROL, UNUSED, USER_DEFINED
+from vocabkit.gguf_vocab import CONTROL, NORMAL, UNUSED, USER_DEFINED
 from vocabkit.text import nfc
 from vocabkit.trim import trim_vocab
 from vocabkit.verify import load_encoder
@@ -47,6 +50,7 @@ FAMILIES = {
 # ggml looks GELU up in a table of float16 (ggml-cpu/vec.h); SiLU is computed
 TOLERANCE = {"gemma2": 5e-3}
 TEXTS = [nfc(text) for text in build.COVERED + build.FOREIGN]
+SYLLABLE_TEXTS = [*SYLLABLES, *(f"A {word}, {word}.".replace("▁", " ") for word in WORDS)]
 
 
 def open_llama(path: Path, **options):
@@ -175,6 +179,37 @@ def test_what_generate_suppresses_llama_cpp_is_told(exported):
     model = open_gguf(place / "trimmed.gguf")
     expected = [token_id for token_id in listed if token_id < len(model.types)]
     assert (model.value("tokenizer.ggml.suppress_tokens") or []) == expected
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma2"])
+def test_syllables_and_words_get_the_ids_of_the_folder(tmp_path, family):
+    """New merges come after the old ones and new pieces score below the old ones: llama.cpp must see both."""
+    changes = FAMILIES[family, True]
+    trim_vocab(build.make_checkpoint(tmp_path / "base", family, **changes), tmp_path / "trimmed")
+    merges = merges_for(tmp_path / "trimmed", 6)
+    words = write_list(tmp_path / "list.jsonl", merges)
+    extend_vocab(tmp_path / "trimmed", tmp_path / "out", words=words, syllables=6, init="mean")
+    export_gguf(tmp_path / "out", tmp_path / "out.gguf", outtype="f32")
+    model, encoder = open_gguf(tmp_path / "out.gguf"), load_encoder(tmp_path / "out")
+    new = [encoder.token_to_id("".join(merge)) for merge in merges]
+    assert [model.types[token_id] for token_id in new] == [NORMAL] * 6
+    if family == "gemma2":
+        scores = model.value(GGML + "scores")
+        assert [scores[at] for at in new] == sorted((scores[at] for at in new), reverse=True)
+        old = [score for at, score in enumerate(scores[: min(new)]) if model.types[at] == NORMAL]
+        assert scores[new[0]] < min(old)
+    else:
+        assert model.value(GGML + "merges")[-6:] == [" ".join(merge) for merge in merges]
+    seen = {at for text in SYLLABLE_TEXTS for at in encoder.encode(nfc(text)).ids}
+    assert set(range(min(new), min(new) + 10)) <= seen, "every new syllable and word is met"
+    texts = [nfc(text) for text in (*SYLLABLE_TEXTS, *TEXTS)]
+    assert_same_model(tmp_path / "out", tmp_path / "out.gguf", texts, tolerance=TOLERANCE.get(family, 1e-3))
+    trim_gguf(tmp_path / "out.gguf", tmp_path / "again.gguf")
+    again = open_llama(tmp_path / "again.gguf", vocab_only=True)
+    new_to_old = open_gguf(tmp_path / "again.gguf").value(NEW_TO_OLD)
+    for text in map(nfc, SYLLABLE_TEXTS):
+        ids = again.tokenize(text.encode(), add_bos=True, special=True)
+        assert [new_to_old[token_id] for token_id in ids] == encoder.encode(text).ids
 
 
 # Trimming a file

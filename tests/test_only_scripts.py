@@ -134,3 +134,16 @@ def test_llama_backend_by_itself(demo_file, monkeypatch):
 def test_a_gguf_that_is_missing():
     code, _, err = chat("none.gguf")
     assert code == 1 and err.strip() == "error: none.gguf is missing; give a GGUF file or a folder"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /sys of Linux")
+def test_a_thread_for_each_core_not_for_each_hardware_thread(tmp_path):
+    from vocabkit.llama_backend import cores
+
+    processors = os.sched_getaffinity(0)
+    assert 1 <= cores() <= len(processors)
+    assert cores(tmp_path) == len(processors), "nothing is known: each is a core"
+    for at in processors:
+        (tmp_path / f"cpu{at}" / "topology").mkdir(parents=True)
+        (tmp_path / f"cpu{at}" / "topology" / "thread_siblings_list").write_text("0-63\n", encoding="ascii")
+    assert cores(tmp_path) == 1

@@ -6,6 +6,8 @@ both are done here.
 """
 
 import codecs
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,11 +23,25 @@ MAX_CONTEXT = 8192  # tokens of keys and values: a 7B takes half a gigabyte for 
 F16, F32 = 1, 0  # enum ggml_type
 
 
+def cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
+    """Return how many cores this process may use; two hardware threads of one core count once.
+
+    llama-cpp-python takes half of the processors for the cores, so that half of a machine without
+    hyperthreads idles.
+    """
+    if sys.platform != "linux":
+        return max((os.cpu_count() or 2) // 2, 1)
+    files = [topology / f"cpu{at}" / "topology" / "thread_siblings_list" for at in os.sched_getaffinity(0)]
+    return len({file.read_text(encoding="ascii") if file.is_file() else str(file) for file in files})
+
+
 class LlamaModel:
     """A loaded GGUF. context: tokens it can attend to here."""
 
-    def __init__(self, path: Path, *, exact: bool = False, context: int = MAX_CONTEXT) -> None:
-        """Load a file; exact: keys and values in float32, for comparisons."""
+    def __init__(
+        self, path: Path, *, exact: bool = False, context: int = MAX_CONTEXT, threads: int | None = None
+    ) -> None:
+        """Load a file; exact: keys and values in float32, for comparisons. threads: default one a core."""
         try:
             import llama_cpp
         except ImportError:
@@ -39,8 +55,9 @@ class LlamaModel:
         kind = F32 if exact else F16
         try:
             self.llama = llama_cpp.Llama(
-                str(path), n_ctx=0 if context == 0 else context, type_k=kind, type_v=kind, verbose=False
-            )
+                str(path), n_ctx=0 if context == 0 else context, type_k=kind, type_v=kind, verbose=False,
+                n_threads=threads or cores(), n_threads_batch=threads or cores(),
+            )  # fmt: skip
         except ValueError as error:
             raise UserError(
                 f"{path}: llama.cpp cannot load it ({error}); download or export it again"
