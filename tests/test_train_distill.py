@@ -108,7 +108,8 @@ def test_what_cannot_be_distilled(source, data, tmp_path):
     refuse("it needs --train_rows new", source, data, out, *flags, "--train_rows", "all")
     refuse("it needs --train_rows new", source, data, out, *flags, "--finetune_layers", "0")
     none = tmp_path / "none.jsonl"
-    none.write_text('{"text": "A text of no such word, once and twice."}\n' * 4, encoding="utf-8")
+    lines = [json.dumps({"text": f"A text of no such word, the {n}th of some."}) for n in range(8)]
+    none.write_text("\n".join(lines), encoding="utf-8")
     refuse("no new word stands in the part", source, none, out, *flags)
     other = tmp_path / "other"
     other.mkdir()
