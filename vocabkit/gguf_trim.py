@@ -161,7 +161,7 @@ def trim_gguf(
     out = out or default_out(model)
     source = open_gguf(model)
     targets = _targets(source, out)
-    ids, origin = choose(source.tokenizer, keep_paths or _bundled(source))
+    ids, origin = _choose(source, keep_paths)
     plan = _plan(source, ids, allow_all_bytes=allow_all_bytes)
     _print_plan(source, plan, origin)
     if dry_run:
@@ -206,17 +206,23 @@ def _targets(source: GgufModel, out: Path) -> list[Path]:
     return [out.with_name(f"{out.stem}-{at:05}-of-{count:05}.gguf") for at in range(1, count + 1)]
 
 
-def _bundled(source: GgufModel) -> list[Path]:
-    """Return the bundled list whose tokens are this vocabulary's, where the fingerprint cannot tell: a
-    SentencePiece GGUF has no merges.
+def _choose(source: GgufModel, keep_paths: Sequence[Path]) -> tuple[set[int], dict[str, Any]]:
+    """Return the ids to keep and where they come from, as trim.choose() does.
+
+    A SentencePiece GGUF has no merges, so no fingerprint can tell its list: the one fits whose every row is a
+    token of this vocabulary, at its id.
     """
     if source.tokenizer.merges:
-        return []
+        return choose(source.tokenizer, keep_paths)
+    token_bytes = source.tokenizer.token_bytes
+    if keep_paths:
+        kept = keep.read_keep(keep_paths, token_bytes=token_bytes)
+        return set(kept.ids), {"how": "given", "source": ", ".join(map(str, keep_paths))}
     for path in sorted(DATA.glob("*/summary.json")):
         with contextlib.suppress(UserError):
-            keep.read_keep([path.parent], token_bytes=source.tokenizer.token_bytes)
-            return [path.parent]
-    return []
+            kept = keep.read_keep([path.parent], token_bytes=token_bytes)
+            return set(kept.ids), {"how": "bundled", "source": f"data/{path.parent.name}"}
+    return choose(source.tokenizer, ())
 
 
 def _plan(source: GgufModel, ids: Iterable[int], *, allow_all_bytes: bool) -> Plan:
