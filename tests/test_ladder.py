@@ -269,7 +269,7 @@ def test_zeros_must_be_zeros(extended):
 def test_new_tokens_that_nobody_names(extended):
     source, out = extended
     edit_json(out / "vocab_edit.json", words=["hôm▁nay"])
-    with pytest.raises(UserError, match="names 1 words, but 2 tokens are new"):
+    with pytest.raises(UserError, match="names 1 words and 0 syllables, but 2 tokens are new"):
         verify_edit(source, out)
 
 
