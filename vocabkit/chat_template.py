@@ -6,6 +6,7 @@ Reads chat_template.jinja or tokenizer_config.json; writes nothing.
 import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from vocabkit.errors import UserError
 from vocabkit.files import read_json
@@ -17,20 +18,28 @@ CONVERSATION = [
 ]
 
 
+def read_template(folder: Path) -> str | None:
+    """Return the folder's chat template, the default one if it has several, None if it has none."""
+    path = folder / "chat_template.jinja"
+    template = path.read_text(encoding="utf-8") if path.is_file() else _settings(folder).get("chat_template")
+    if isinstance(template, list):  # several templates by name
+        named = {entry["name"]: entry["template"] for entry in template}
+        template = named.get("default", next(iter(named.values()), None))
+    return template
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / "tokenizer_config.json"
+    return read_json(path) if path.is_file() else {}
+
+
 def render_chat(folder: Path) -> str | None:
     """Return the folder's chat template rendered for one conversation, None if it has none.
 
     The environment is that of transformers (utils/chat_template_utils.py), which would cost seconds to
     import.
     """
-    settings = (
-        read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
-    )
-    path = folder / "chat_template.jinja"
-    template = path.read_text(encoding="utf-8") if path.is_file() else settings.get("chat_template")
-    if isinstance(template, list):  # several templates by name
-        named = {entry["name"]: entry["template"] for entry in template}
-        template = named.get("default", next(iter(named.values()), None))
+    template, settings = read_template(folder), _settings(folder)
     if not template:
         return None
     tokens = {

@@ -25,6 +25,7 @@ from vocabkit.checkpoint import Tensor, as_float32, read_rows, to_bfloat16
 from vocabkit.edit import Source, open_source
 from vocabkit.errors import UserError
 from vocabkit.files import new_file, progress_bar, read_json_object
+from vocabkit.gguf_files import import_gguf
 from vocabkit.gguf_vocab import GgufVocab, read_vocab
 
 ARCHITECTURES = {"qwen2": "qwen2", "qwen3": "qwen3", "llama": "llama", "gemma2": "gemma2"}
@@ -82,15 +83,6 @@ def export_gguf(model: Path, out: Path, *, outtype: str | None = None) -> Path:
         text.write_text(modelfile(out.name, vocab, model), encoding="utf-8")
     _print_written(out, ollama, pieces, vocab, kind)
     return out
-
-
-def import_gguf() -> Any:
-    """Return the gguf package; UserError with the command that installs it."""
-    try:
-        import gguf
-    except ImportError:
-        raise UserError("GGUF files need the gguf package: pip install gguf") from None
-    return gguf
 
 
 def _text_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,15 @@ ALIGNMENT = "general.alignment"
 SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
 
+def import_gguf() -> Any:
+    """Return the gguf package; UserError with the command that installs it."""
+    try:
+        import gguf
+    except ImportError:
+        raise UserError("GGUF files need the gguf package: pip install gguf") from None
+    return gguf
+
+
 @dataclass(frozen=True)
 class Field:
     """One field: its type and the bytes of its value; items: type of an array's items, else None."""
@@ -167,8 +176,6 @@ class _Header:
 
 def read_gguf(path: Path) -> GgufFile:
     """Read the header of one file; UserError if it is damaged or of an unknown version."""
-    from vocabkit.gguf_export import import_gguf
-
     sizes = {int(kind): size for kind, size in import_gguf().GGML_QUANT_SIZES.items()}
     if not path.is_file():
         raise UserError(f"{path} is missing; give a GGUF file, or the first of a split one")

@@ -4,11 +4,10 @@ Reads both files and texts; writes nothing. Fields and rows are compared as byte
 installed its tokenizer encodes the texts with both: what uses kept tokens only must give the same tokens.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from vocabkit.checkpoint import read_rows
 from vocabkit.edit import SELF_TEST_TEXTS
@@ -19,6 +18,7 @@ from vocabkit.gguf_trim import GGML, MATRICES, NEW_TO_OLD, GgufModel, open_gguf
 from vocabkit.gguf_vocab import UNUSED
 from vocabkit.text import nfc
 from vocabkit.verify import SHOWN, Check
+from vocabkit.verify_rows import aligned
 
 BLOCK = 4 << 20  # bytes compared at a time
 
@@ -97,26 +97,14 @@ def _check_rows(source: GgufModel, edited: GgufModel, new_to_old: Sequence[int])
             continue
         kept = read_rows(old.as_rows(), new_to_old)
         rows = read_rows(new.as_rows(), range(len(new_to_old)))
-        wrong = [at for at, same in enumerate(_equal_rows(kept, rows)) if not same]
+        equal = ((a == b).all(axis=1) for a, b in aligned(kept, rows))
+        wrong = [at for at, same in enumerate(itertools.chain.from_iterable(equal)) if not same]
         check.find(f"{name} row differs", map(str, wrong))
         zeros = list(read_rows(new.as_rows(), range(len(new_to_old), len(edited.types))))
         if any(block.any() for block in zeros):
             check.findings.append(f"{name}: a padding row is not zero")
     check.looked_at = f"{len(new_to_old):,} rows of {', '.join(name for name in MATRICES if name in after)}"
     return check
-
-
-def _equal_rows(left: Iterator[np.ndarray], right: Iterator[np.ndarray]) -> Iterator[bool]:
-    """Yield for each row of two block streams whether it is the same in both."""
-    a = b = np.empty((0, 0), np.uint8)
-    while True:
-        a = a if len(a) else next(left, a[:0])
-        b = b if len(b) else next(right, b[:0])
-        count = min(len(a), len(b))
-        if not count:
-            return
-        yield from (a[:count] == b[:count]).all(axis=1)
-        a, b = a[count:], b[count:]
 
 
 def check_other_tensors(source: GgufModel, edited: GgufModel) -> Check:

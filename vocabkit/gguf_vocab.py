@@ -19,6 +19,7 @@ from typing import Any
 
 from vocabkit import cuts, spm
 from vocabkit.bpe import byte_fallback_value, rank_merges
+from vocabkit.chat_template import read_template
 from vocabkit.errors import UserError
 from vocabkit.files import read_json_object
 from vocabkit.tokenizer_files import read_spm_models
@@ -84,7 +85,7 @@ def read_vocab(folder: Path, tokenizer: TokenizerJson, encoder: Any) -> GgufVoca
     frame = encoder.encode("").ids
     vocab.add_bos = bool(frame) and frame[0] == vocab.ids.get("bos")
     vocab.add_eos = bool(frame) and frame[-1] == vocab.ids.get("eos") and len(frame) > vocab.add_bos
-    vocab.chat_template = chat_template(folder)
+    vocab.chat_template = read_template(folder)
     vocab.suppressed = _suppressed(folder, len(vocab.tokens))
     return vocab
 
@@ -185,18 +186,6 @@ def _suppressed(folder: Path, tokens: int) -> list[int]:
     """
     listed = _json(folder / "generation_config.json").get("suppress_tokens") or []
     return [token_id for token_id in listed if token_id < tokens]
-
-
-def chat_template(folder: Path) -> str | None:
-    """Return the chat template of a folder, the default one if it has several."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    template = _json(folder / "tokenizer_config.json").get("chat_template")
-    if isinstance(template, list):
-        by_name = {entry["name"]: entry["template"] for entry in template}
-        template = by_name.get("default", next(iter(by_name.values()), None))
-    return template if isinstance(template, str) else None
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabkit.files import read_json_object
-from vocabkit.gguf_vocab import GgufVocab, chat_template
+from vocabkit.gguf_vocab import GgufVocab
 
 _CHATML = """{{ if .System }}<|im_start|>system
 {{ .System }}<|im_end|>
@@ -47,9 +47,9 @@ def modelfile(gguf_name: str, vocab: GgufVocab, folder: Path) -> str:
     ends = [vocab.tokens[vocab.ids[kind]] for kind in ("eot", "eos") if kind in vocab.ids]
     template = next((TEMPLATES[end] for end in ends if end in TEMPLATES), None)
     lines = [f"FROM ./{gguf_name}"]
-    if template and chat_template(folder):
+    if template and vocab.chat_template:
         lines.append(f'TEMPLATE """{template}"""')
-        if system := _system(chat_template(folder) or ""):
+        if system := _system(vocab.chat_template):
             lines.append(f'SYSTEM """{system}"""')
     lines += [f'PARAMETER stop "{end}"' for end in dict.fromkeys(ends)]
     path = folder / "generation_config.json"

@@ -16,6 +16,7 @@ from torch import nn
 
 from vocabkit import corpus, distill
 from vocabkit.contexts import find_contexts
+from vocabkit.distill_rows import CONTEXTS_PER_WORD
 from vocabkit.errors import UserError
 from vocabkit.files import read_json_object
 from vocabkit.measure import start_token
@@ -23,7 +24,6 @@ from vocabkit.train_output import NewRows
 from vocabkit.train_rows import SplitHead
 from vocabkit.word_model import States
 
-CONTEXTS_PER_WORD = 25
 WEIGHT = 1.0  # of these terms beside the next-token loss
 
 

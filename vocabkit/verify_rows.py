@@ -34,7 +34,7 @@ def check_rows(edited: Edited) -> Check:
         if edited.added:
             check.find(f"{target.name} new row", _new_rows(edited, source, target))
         at = 0
-        for old_block, new_block in _aligned(read_rows(source, old_ids), read_rows(target, new_ids)):
+        for old_block, new_block in aligned(read_rows(source, old_ids), read_rows(target, new_ids)):
             wrong = np.flatnonzero((old_block != new_block).any(axis=1))
             different += len(wrong)
             check.find(
@@ -81,7 +81,7 @@ def _compare_others(edited: Edited, vocabulary: set[str], check: Check) -> None:
             check.find("tensor changed", [f"{name} is {new.dtype} {new.shape}, was {old.dtype} {old.shape}"])
 
 
-def _aligned(
+def aligned(
     left: Iterator[np.ndarray], right: Iterator[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield pairs of equally long pieces of two block streams of the same total length."""
