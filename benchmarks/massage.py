@@ -5,9 +5,8 @@ Reads an extended checkpoint and .jsonl files of Vietnamese and English texts; t
 (one that is there is measured, not trained again) and prints a table. Contexts are taken from lines of the
 held-out file alone.
 
-    python3 benchmarks/massage.py MODEL__extend_vocab --train vi.jsonl --test held_out.jsonl --other en.jsonl
-    -o OUT
-"""  # noqa: E501
+    python3 benchmarks/massage.py MODEL__extend_vocab --train vi/ --test held_out.txt --other en.txt -o OUT
+"""
 
 import argparse
 import json

@@ -14,17 +14,16 @@ samples hold differs; "passes" goes over the samples --passes times, so that few
     |Δ log p|  |log p(new word) − Σ log p(its old tokens)|, nats
     write      bits of the word itself, edited / base: 1 is as cheap as its old tokens were
     read       bits of up to 16 tokens after it, edited / base
-    greedy, sampled  share of continuations, from the text just before the word on, in which it comes: as the
-               new token; in brackets spelled in old tokens
-
+    greedy, sampled  share of continuations, from the text just before the word on, in which it comes: as
+               the new token; in brackets spelled in old tokens
     fluent     share of the words that are used fluently: write and read both within 5 % of the base's, on
                either side (a word that is too likely here takes probability elsewhere)
 
 "So many samples are enough" is said where at least half of the words are used fluently. The last line is the
 table as JSON.
 
-    python3 benchmarks/samples_per_token.py --plot samples.png python3 benchmarks/samples_per_token.py --model
-    ../MODEL__trimm_vocab --corpus my_corpus.jsonl.xz --samples 0 10 100
+    python3 benchmarks/samples_per_token.py --plot samples.png
+    python3 benchmarks/samples_per_token.py --model ../MODEL__trimm_vocab --corpus my.jsonl --samples 0 10 100
 """
 
 import argparse

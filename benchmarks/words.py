@@ -3,8 +3,8 @@
 results.
 
     loop     ViTokenizer.tokenize of every sentence, in one process, on the first --sample_mb of the corpus
-    segment  Segmenter.segment of the same sentences, equal ones too, in one process ours     count_words() on
-    the whole corpus with one worker, and with one for each core: reading, segmenting
+    segment  Segmenter.segment of the same sentences, equal ones too, in one process
+    ours     count_words() on the whole corpus, with one worker and with one a core: reading, segmenting
              each different sentence once, counting. "+ start": with what the same takes on one line (starting
              the workers, loading pyvi), which a large corpus does not notice; the loop has pyvi loaded
              already

@@ -1,8 +1,9 @@
 """Rows of training data to samples: a text, or a conversation, and which of four kinds of data it is.
 
-    instruction  rows with "messages" or "conversations" bilingual    pairs: {"en", "vi"}, {"translation":
-    {…}}, two cells of a TSV line, examples with translations vietnamese   texts whose words are Vietnamese
-    syllables for the most part english      all other texts
+    instruction  rows with "messages" or "conversations"
+    bilingual    pairs: {"en", "vi"}, {"translation": {…}}, two cells of a TSV line, translated examples
+    vietnamese   texts whose words are Vietnamese syllables for the most part
+    english      all other texts
 
 Rows of data/vi_words_similarity.jsonl ({"word", "examples", "examples_en"}) give a Vietnamese text of each
 example, and of each that has a translation a pair. Reads and writes no file. Standard library only.

@@ -3,11 +3,11 @@
 Reads config.json and the headers of the weights, no tensor; writes nothing. The sums are those of a decoder
 in the manner of Qwen2 and Llama; what a library keeps for itself is not in them.
 
-    weights       bytes of the number type × all parameters gradients     bytes of what is trained; stepping
-    in the backward pass, of its largest tensor alone optimizer     bytes of its states × parameters trained
-    (STATES) activations   checkpointed: L·N·H·2 for the layers' inputs and N·(10·H + 4·I)·2 for the one that
-    is run again loss          fused: 64 MiB of logits, and one more gradient of the head where that is
-    trained
+    weights       bytes of the number type × all parameters
+    gradients     bytes of what is trained; stepping in the backward pass, of its largest tensor alone
+    optimizer     bytes of its states × parameters trained (STATES)
+    activations   checkpointed: L·N·H·2 for the layers' inputs, N·(10·H + 4·I)·2 for the one that is run again
+    loss          fused: 64 MiB of logits, and one more gradient of the head where that is trained
 """
 
 import argparse
