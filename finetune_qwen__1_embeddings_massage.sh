@@ -1,15 +1,22 @@
 #!/usr/bin/env bash
-# Stage 1: only the rows of new words move; every old number keeps its bits. Some minutes on a GPU, 20 s for the demo.
+# Stage 1: only the rows of new words move; every old number keeps its bits. Some minutes on a GPU, 30 s for the demo.
 #
 #   ./finetune_qwen__1_embeddings_massage.sh MODEL__extend_vocab [DATA [OUT]] [-- FLAGS of finetune_qwen.py]
 #   MODEL=… DATA="vi.jsonl:2 en.jsonl" OUT=… PYTHON=… ./finetune_qwen__1_embeddings_massage.sh
+#   ./finetune_qwen__1_embeddings_massage.sh                  # the bundled demo, which is given its words first
 #
 # OUT is MODEL__1_embeddings_massage unless given, beside MODEL.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 flags=(); for ((i = 1; i <= $#; i++)); do if [ "${!i}" = -- ]; then flags=("${@:i+1}"); set -- "${@:1:i-1}"; break; fi; done
-model=${1:-${MODEL:-out/demo__extend_vocab}}
+model=${1:-${MODEL:-$here/data/demo}}
 data=${2:-${DATA:-$here/data/demo/train_texts.jsonl}}
+if [ "$model" -ef "$here/data/demo" ]; then
+    model=$here/out/demo__extend_vocab
+    mkdir -p "$here/out"
+    [ -d "$model" ] || ${PYTHON:-python3} "$here/model_edit.py" -m "$here/data/demo" -t extend_vocab \
+        --words "$here/data/demo/words.txt" --init mean -o "$model"
+fi
 out=${3:-${OUT:-${model%/}__1_embeddings_massage}}
 
 # learning_rate: rows that start as means have far to go, and nothing else can be hurt by it

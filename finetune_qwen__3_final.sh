@@ -9,7 +9,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 flags=(); for ((i = 1; i <= $#; i++)); do if [ "${!i}" = -- ]; then flags=("${@:i+1}"); set -- "${@:1:i-1}"; break; fi; done
-model=${1:-${MODEL:-out/demo__extend_vocab__2_low_layers}}
+model=${1:-${MODEL:-$here/out/demo__extend_vocab__2_low_layers}}
 data=${2:-${DATA:-$here/data/demo/train_chats.jsonl $here/data/demo/train_texts.jsonl}}
 out=${3:-${OUT:-$(x=${model%/}; echo "${x%__2_low_layers}__3_final")}}
 

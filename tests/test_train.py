@@ -24,7 +24,7 @@ import finetune_qwen
 import model_edit
 from vocabkit import train, train_data, train_memory, train_trainer
 from vocabkit.errors import UserError
-from vocabkit.files import read_json, sha256_file, write_json
+from vocabkit.files import read_json, resumable_directory, sha256_file, write_json
 from vocabkit.model import load_tokenizer
 from vocabkit.train_output import new_rows
 
@@ -187,6 +187,12 @@ def test_stages_are_recorded_one_after_the_other(extended, data, tmp_path):
     edit = read_json(second / "vocab_edit.json")
     assert [one["train_rows"] for one in edit["training"]] == ["new", "all"]
     assert edit["task"] == "extend_vocab" and edit["words"] == [word.replace(" ", "▁") for word in WORDS]
+    card = (second / "README.md").read_text(encoding="utf-8")
+    bits = [
+        f"{one['bits_per_byte_before']:.4f} → {one['bits_per_byte_after']:.4f}" for one in edit["training"]
+    ]
+    assert f"| 1 | new | none | lm | 1 | {bits[0]} |\n| 2 | all | none | lm | 1 | {bits[1]} |\n" in card
+    assert "# 2\n" in card and "given Vietnamese words" in card and "`vocab_edit.json` ghi" in card
 
 
 def test_a_model_that_was_never_edited(data, tmp_path):
@@ -196,6 +202,7 @@ def test_a_model_that_was_never_edited(data, tmp_path):
     )
     assert read_json(out / "training.json")["training"][0]["finetune_layers"] == "0"
     assert not (out / "vocab_edit.json").exists()
+    assert "| 1 | none | 0 | lm | 1 | " in (out / "README.md").read_text(encoding="utf-8")
 
 
 # The optimizer and the loss's normalization
@@ -367,6 +374,15 @@ def test_an_output_that_is_there_or_of_another_run(extended, data, tmp_path):
     (part / "checkpoint-4").mkdir()
     (part / "checkpoint-4" / "trainer_state.json").touch()
     refuse("holds another run, its model_sha256 differs", source, data, tmp_path / "other")
+
+
+def test_two_runs_of_one_output(extended, data, tmp_path):
+    part = tmp_path / "out.part"
+    with resumable_directory(part), pytest.raises(UserError, match=r"out\.part is being written by another"):
+        finetune(extended(), data, tmp_path / "out", "--max_steps", "1")
+    assert [*part.iterdir()] == []  # and the one that was refused removed nothing
+    finetune(extended(), data, tmp_path / "out", "--max_steps", "1")
+    assert not part.exists()
 
 
 def test_new_tokens_that_are_not_the_last(extended, data, tmp_path):

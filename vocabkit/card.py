@@ -1,4 +1,4 @@
-"""The model card of an edited folder, in English and Vietnamese."""
+"""The model card of an edited or trained folder, in English and Vietnamese."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,6 +91,51 @@ Mở như mọi checkpoint khác, với đoạn mã ở trên.
 - Điều khoản sử dụng của mô hình gốc vẫn có hiệu lực với mô hình này.
 """
 
+TRAINED = """---
+base_model: {base_name}
+language: [en, vi]
+tags: [vocabkit]
+---
+# {name}
+
+[Tiếng Việt](#tiếng-việt)
+
+`{base}`, trained with `finetune_qwen.py`{edited}:
+
+| stage | rows | layers | objective | steps | bits per byte of held-out text |
+|---|---|---|---|---:|---|
+{stages}
+
+`{record}` holds each stage whole: its command, its data, the SHA-256 of the weights it began with and of the
+rows that were not to move.
+
+Open it like any checkpoint:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+model = AutoModelForCausalLM.from_pretrained("{name}")
+```
+
+The terms of the base model and of the texts it was trained on hold for this one too.
+
+## Tiếng Việt
+
+`{base}`, được huấn luyện bằng `finetune_qwen.py`{edited_vi}; bảng trên ghi từng giai đoạn: các hàng và các
+lớp được huấn luyện, mục tiêu, số bước, số bit trên mỗi byte của văn bản kiểm tra trước và sau.
+
+`{record}` ghi đầy đủ từng giai đoạn: lệnh đã chạy, dữ liệu, SHA-256 của trọng số ban đầu và của các hàng
+không được phép thay đổi.
+
+Mở như mọi checkpoint khác, với đoạn mã ở trên. Điều khoản sử dụng của mô hình gốc và của dữ liệu huấn luyện
+vẫn có hiệu lực với mô hình này.
+"""
+
+EDITED = {  # what was done to the vocabulary before
+    "trim_vocab": ("trimmed to English and Vietnamese", "được lược về tiếng Anh và tiếng Việt"),
+    "extend_vocab": ("given Vietnamese words as tokens", "được thêm từ tiếng Việt làm token"),
+}
+
 GUARD = (
     "`generate()` cannot write a removed script: the {} tokens that could begin one of its characters byte "
     "by byte are in `suppress_tokens` of `generation_config.json`. Runtimes that do not read this list "
@@ -118,6 +163,34 @@ Các hàng mới được chưng cất: mọi thứ khác giữ nguyên, chúng 
   như sau các token cũ của nó. Ngoài ra không gì được huấn luyện."""
 
 
+def _base_name(base: str) -> str:
+    """Return a hub id as it is, of a path the last part."""
+    return base.rstrip("/").split("/")[-1] if base.startswith((".", "/")) else base
+
+
+def write_trained_card(folder: Path, record: Mapping[str, Any], *, file: str, name: str) -> None:
+    """Write FOLDER/README.md of a trained folder; record: what FILE in it holds, its "training" is shown."""
+    rows = []
+    for number, stage in enumerate(record["training"], 1):
+        layers = stage["finetune_layers"] + (f", LoRA {stage['lora_rank']}" if stage["lora_rank"] else "")
+        bits = [stage["bits_per_byte_before"], stage["bits_per_byte_after"]]
+        shown = " → ".join(f"{value:.4f}" for value in bits) if None not in bits else "not measured"
+        cells = [number, stage["train_rows"], layers, stage["objective"], f"{stage['steps']:,}", shown]
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
+    base = str(record.get("base_model", record["training"][0]["base_model"]))
+    before, before_vi = EDITED.get(record.get("task", ""), (None, None))
+    card = TRAINED.format(
+        name=name,
+        base=base,
+        base_name=_base_name(base),
+        edited=f" after its vocabulary was {before}" if before else "",
+        edited_vi=f" sau khi bộ từ vựng {before_vi}" if before_vi else "",
+        stages="\n".join(rows),
+        record=file,
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
 def write_card(folder: Path, edit: Mapping[str, Any], *, name: str, has_bytes: bool = True) -> None:
     """Write FOLDER/README.md from vocab_edit.json's data. has_bytes: the tokenizer can spell any text."""
     pad = edit["pad_rows"]
@@ -126,7 +199,7 @@ def write_card(folder: Path, edit: Mapping[str, Any], *, name: str, has_bytes: b
     about = dict(
         name=name,
         base=base,
-        base_name=base.rstrip("/").split("/")[-1] if base.startswith((".", "/")) else base,
+        base_name=_base_name(base),
         n_tokens=edit["n_tokens"],
         vocab_size=edit["vocab_size"],
         pad_text=f"Rows {pad[0]} to {pad[1]} are padding, all zero, and never generated."

@@ -199,6 +199,21 @@ def new_directory(out: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def resumable_directory(part: Path) -> Iterator[None]:
+    """Make a folder to write into, or take the one that an earlier run left; lock it while the body runs.
+
+    Raises UserError if another process has it. Nothing is removed or renamed: that is the caller's.
+    """
+    with _turn_in(part.parent):
+        part.mkdir(exist_ok=True)
+        lock = _lock_directory(part)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
 def new_file(out: Path) -> Iterator[Path]:
     """Give the path OUT.part to write to; at the end make it durable and rename it to OUT.
 
@@ -233,7 +248,7 @@ def check_new(out: Path) -> None:
 
 
 def _busy(path: Path) -> UserError:
-    return UserError(f"{path} is being written by another run; wait for it, or choose another -o")
+    return UserError(f"{path} is being written by another run; wait for it, or choose another folder")
 
 
 @contextlib.contextmanager

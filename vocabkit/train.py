@@ -22,7 +22,15 @@ import transformers
 from vocabkit import packing, train_data
 from vocabkit.checkpoint import read_checkpoint
 from vocabkit.errors import UserError, one_line
-from vocabkit.files import check_new, fsync_path, read_json_object, read_versioned, sha256_file, write_json
+from vocabkit.files import (
+    check_new,
+    fsync_path,
+    read_json_object,
+    read_versioned,
+    resumable_directory,
+    sha256_file,
+    write_json,
+)
 from vocabkit.model import load_model, load_tokenizer, silence
 from vocabkit.train_distill import Lessons
 from vocabkit.train_loss import fuse_loss
@@ -62,7 +70,7 @@ def finetune(model_folder: Path, args: argparse.Namespace, others: Sequence[str]
     expected = print_expectation(model_folder, args, settings, dtype=dtype)
     if not args.ignore_memory:
         check_fits(expected, args, settings)
-    with _kept_if_resumable(part):
+    with _locked(part):
         _run(model_folder, args, others, settings, rows=rows, part=part, dtype=dtype, made_by=made_by)
 
 
@@ -132,15 +140,19 @@ def _run(
 
 
 @contextlib.contextmanager
-def _kept_if_resumable(part: Path) -> Iterator[None]:
-    """Remove OUT.part when the body fails before its first checkpoint: there is nothing to go on from."""
+def _locked(part: Path) -> Iterator[None]:
+    """Keep other runs out of OUT.part; remove it when the body fails before its first checkpoint.
+
+    Then there is nothing to go on from.
+    """
     was_there = part.exists()
-    try:
-        yield
-    except BaseException:
-        if not was_there and last_checkpoint(part) is None:
-            shutil.rmtree(part, ignore_errors=True)
-        raise
+    with resumable_directory(part):
+        try:
+            yield
+        except BaseException:
+            if not was_there and last_checkpoint(part) is None:
+                shutil.rmtree(part, ignore_errors=True)
+            raise
 
 
 def training_arguments(
@@ -347,7 +359,7 @@ def _write(
     if not merge and parts.lora is not None:
         parts.write_adapter(part / "adapter", base=source)
     stage["rows"] = check_frozen(source, part, changes, n_tokens)
-    append_stage(source, part, stage)
+    append_stage(source, part, stage, name=part.name.removesuffix(".part"))
 
 
 def print_table(run: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vocabkit import verify
+from vocabkit.card import write_trained_card
 from vocabkit.checkpoint import (
     Checkpoint,
     Tensor,
@@ -159,16 +160,17 @@ def _sha256(tensor: Tensor) -> str:
     return digest.hexdigest()
 
 
-def append_stage(source: Path, part: Path, stage: Mapping[str, Any]) -> None:
-    """Write the record of a trained folder: the source's with one more stage under "training".
+def append_stage(source: Path, part: Path, stage: Mapping[str, Any], *, name: str) -> None:
+    """Write the record of a trained folder: the source's with one more stage under "training"; and its card.
 
-    It stands in vocab_edit.json, in training.json where the vocabulary was never edited.
+    It stands in vocab_edit.json, in training.json where the vocabulary was never edited. name: of the folder.
     """
-    name = verify.EDIT_FILE if (source / verify.EDIT_FILE).is_file() else TRAINING_FILE
-    path = part / name
+    file = verify.EDIT_FILE if (source / verify.EDIT_FILE).is_file() else TRAINING_FILE
+    path = part / file
     record: dict[str, Any] = {"format": "vocab-training", "version": 1}
     if path.is_file():
         record = read_json_object(path)
     record["training"] = [*record.get("training", []), dict(stage)]
     path.unlink(missing_ok=True)  # a copy that may share the source's blocks
-    write_json(path, record, indent=None if name == verify.EDIT_FILE else 2)
+    write_json(path, record, indent=None if file == verify.EDIT_FILE else 2)
+    write_trained_card(part, record, file=file, name=name)
