@@ -132,7 +132,7 @@ vẫn có hiệu lực với mô hình này.
 """
 
 EDITED = {  # what was done to the vocabulary before
-    "trim_vocab": ("trimmed to English and Vietnamese", "được lược về tiếng Anh và tiếng Việt"),
+    "trimm_vocab": ("trimmed to English and Vietnamese", "được lược về tiếng Anh và tiếng Việt"),
     "extend_vocab": ("given Vietnamese words as tokens", "được thêm từ tiếng Việt làm token"),
 }
 
