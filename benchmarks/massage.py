@@ -1,15 +1,21 @@
-#!/usr/bin/env python3
 """What stage 1 is worth: new rows before it, after it under each objective, and with nothing frozen.
 
-Reads an extended checkpoint and .jsonl files of Vietnamese and English texts; trains each arm into OUT/ARM
-(one that is there is measured, not trained again) and prints a table. Contexts are taken from lines of the
-held-out file alone.
+Reads an extended checkpoint and Vietnamese and English texts; trains each arm into OUT/ARM (one that is there
+is measured, not trained again) and prints a table.
+
+    input KL           KL(base || edited) of the next old token from a new word on, nats
+    log p − Σ log p    of a word where it begins, against its old tokens; then its size
+    bits per byte      of the held-out texts, ± standard error of the change since "init only"
+
+Contexts are taken from the lines of --test that are never learned from, one a word. --base: the model before
+it was extended, on the same texts. --beside: other folders of the same tokens, such as distilled ones.
 
     python3 benchmarks/massage.py MODEL__extend_vocab --train vi/ --test held_out.txt --other en.txt -o OUT
 """
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import finetune_qwen
 from vocabkit.errors import UserError, run_cli
+from vocabkit.estimates import ratio_by_cluster
 
 ARMS = {
     "lm": ["--objective", "lm"],
@@ -24,8 +31,8 @@ ARMS = {
     "both": ["--objective", "both"],
     "no freezing": ["--train_rows", "all", "--finetune_layers", "all", "--learning_rate", "1e-4"],
 }
-COLUMNS = ("input KL", "log p − Σ log p", "|…|", "bits per byte vi", "bits per byte en")
-GAPS = 100
+ROWS = {"input KL": "input_kl", "log p − Σ log p": "output_log_ratio", "|…|": "output_log_ratio_abs"}
+GAPS = 200
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,16 +40,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", type=Path, help="extended checkpoint")
-    parser.add_argument("--train", required=True, help="Vietnamese texts to train on")
-    parser.add_argument("--test", type=Path, required=True, help="held-out Vietnamese .jsonl")
-    parser.add_argument("--other", type=Path, required=True, help="held-out English .jsonl")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the arms")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=[*ARMS], help="(default: all)")
-    parser.add_argument("--steps", type=int, default=100, help="of each arm (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=4, help="texts, and contexts (default: %(default)s)")
-    parser.add_argument("--length", type=int, default=64, help="tokens of a text (default: %(default)s)")
-    parser.add_argument("--train_only", action="store_true", help="train the arms, measure nothing")
+    add = parser.add_argument
+    add("model", type=Path, help="extended checkpoint")
+    add("--train", nargs="+", required=True, help="texts to train on")
+    add("--test", type=Path, required=True, help="held-out Vietnamese texts")
+    add("--other", type=Path, required=True, help="held-out English texts")
+    add("-o", "--out", type=Path, required=True, help="folder of the arms")
+    add("--arms", nargs="+", choices=ARMS, default=[*ARMS], help="(default: all)")
+    add("--base", type=Path, help="the checkpoint without the new words")
+    add("--beside", type=Path, nargs="+", default=[], help="measured too")
+    add("--steps", type=int, default=150, help="of each arm (default: %(default)s)")
+    add("--batch", type=int, default=16, help="texts, and contexts (default: %(default)s)")
+    add("--length", type=int, default=64, help="tokens of a text (default: %(default)s)")
     return parser
 
 
@@ -50,34 +59,51 @@ def main(argv: list[str] | None = None) -> int:
     """Train the arms that are missing, measure all, print the table."""
     args = build_parser().parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
-    folders = {"init only": args.model}
+    folders = {"init only": args.model, **{path.name: path for path in args.beside}}
     for arm in args.arms:
         folders[arm] = args.out / arm.replace(" ", "_")
         if not folders[arm].exists():
             finetune_qwen.main(
-                ["--model_name_or_path", str(args.model), "--data_path", args.train, "--eval_share", "0",
+                ["--model_name_or_path", str(args.model), "--data_path", *args.train, "--eval_share", "0",
                  "--output_dir", str(folders[arm]), "--model_max_length", str(args.length),
                  "--per_device_train_batch_size", str(args.batch), "--max_steps", str(args.steps),
-                 "--learning_rate", "1e-2", "--packing", "none", *ARMS[arm]]
+                 "--packing", "none", "--cache_dir", str(args.out / "tokenized"), *ARMS[arm]]
             )  # fmt: skip
-    if args.train_only:
-        return 0
     from vocabkit.model import silence
 
     silence()
     rows = measure_rows(args.model, folders, args.test)
-    print(f"{'':<12}" + "".join(f"{name:>18}" for name in COLUMNS))
+    held_out = {"bits per byte vi": args.test, "bits per byte en": args.other}
+    print(f"{'':<22}" + "".join(f"{name:>18}" for name in [*ROWS, *held_out]))
+    if args.base:
+        bits = [ratio_by_cluster(*bits_of_texts(args.base, path)).value for path in held_out.values()]
+        print(
+            f"{'base, old tokens':<22}" + " " * 18 * len(ROWS) + "".join(f"{value:>18.4f}" for value in bits)
+        )
+    before = {name: bits_of_texts(args.model, path) for name, path in held_out.items()}
     for arm, folder in folders.items():
-        bits = [bits_per_byte(folder, path, args.length * 4) for path in (args.test, args.other)]
-        own = rows.get(arm, [float("nan")] * 3)  # with other weights around them rows are no matter of rows
-        values = [*own, *bits]
-        print(f"{arm:<12}" + "".join(f"{value:>18.4f}" for value in values), flush=True)
-        print(json.dumps({"arm": arm, **dict(zip(COLUMNS, values, strict=True))}), file=sys.stderr)
+        found = dict(rows.get(arm, {}))
+        for name, path in held_out.items():
+            bits, sizes = bits_of_texts(folder, path)
+            change = ratio_by_cluster(
+                [now - then for now, then in zip(bits, before[name][0], strict=True)], sizes
+            )
+            found[name] = ratio_by_cluster(bits, sizes).value, change.standard_error or 0.0
+        cells = [f"{value:.4f} ± {error:.4f}" for value, error in found.values()]
+        print(
+            f"{arm:<22}" + " " * 18 * (len(ROWS) + 2 - len(cells)) + "".join(f"{cell:>18}" for cell in cells)
+        )
+        print(json.dumps({"arm": arm, **found}, ensure_ascii=False), file=sys.stderr, flush=True)
     return 0
 
 
-def measure_rows(model: Path, folders: dict[str, Path], test: Path) -> dict[str, list[float]]:
-    """Return arm → input KL, calibration and its size, at one place of each word in the held-out texts."""
+def measure_rows(
+    model: Path, folders: dict[str, Path], test: Path
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Return arm → column of ROWS → value and standard error, at one place of each word.
+
+    Not of "no freezing": with other weights around them rows are no matter of rows.
+    """
     from vocabkit.contexts import find_contexts
     from vocabkit.corpus import find_sources
     from vocabkit.measure_inits import Rows, gap_of, measure_contexts
@@ -98,9 +124,14 @@ def measure_rows(model: Path, folders: dict[str, Path], test: Path) -> dict[str,
     some = next(iter(sets.values()))
     reader = WordModel(model, first_new=where.first, input_rows=some.input, output_rows=None)
     found = measure_contexts(reader, sets, [gap_of(context) for context in contexts][:GAPS], base="old")
-    names = ("input_kl", "output_log_ratio", "output_log_ratio_abs")
     print(f"{min(len(contexts), GAPS)} contexts of as many words")
-    return {arm: [measures[name].value for name in names] for arm, measures in found.items() if arm in sets}
+    return {
+        arm: {
+            column: (found[arm][name].value, found[arm][name].standard_error or 0.0)
+            for column, name in ROWS.items()
+        }
+        for arm in sets
+    }
 
 
 def table_rows(folder: Path, first: int, stop: int) -> tuple[Any, Any]:
@@ -116,10 +147,8 @@ def table_rows(folder: Path, first: int, stop: int) -> tuple[Any, Any]:
     raise UserError(f"{folder} is untied; this benchmark is of tied models")
 
 
-def bits_per_byte(folder: Path, path: Path, length: int) -> float:
-    """Return the bits per byte of a file's texts, as finetune_qwen.py measures them."""
-    import math
-
+def bits_of_texts(folder: Path, path: Path, *, max_length: int = 256) -> tuple[list[float], list[int]]:
+    """Return the bits and the bytes of each text of a file, as finetune_qwen.py measures them."""
     import torch
 
     from vocabkit.model import load_model, load_tokenizer
@@ -128,14 +157,15 @@ def bits_per_byte(folder: Path, path: Path, length: int) -> float:
     from vocabkit.train_loss import fuse_loss
 
     tokenizer, model = load_tokenizer(folder), load_model(folder)
-    texts = load_dataset([str(path)], tokenizer, max_length=length, notes=lambda note: None)
-    packed = pack(texts, how="none", max_length=length, notes=lambda note: None)
+    texts = load_dataset([str(path)], tokenizer, max_length=max_length, notes=lambda note: None)
+    packed = pack(texts, how="none", max_length=max_length, notes=lambda note: None)
     fuse_loss(model, n_tokens=max(tokenizer.get_vocab().values()) + 1)
-    nats = 0.0
+    bits = []
     with torch.inference_mode():
         for row in packed:
-            nats += float(model(**Collator(0)([row]), per_row=True).logits[:, 0].sum())
-    return nats / math.log(2) / sum(packed["num_bytes"])
+            nats = model(**Collator(0)([row]), per_row=True).logits[:, 0].sum()
+            bits.append(float(nats) / math.log(2))
+    return bits, list(packed["num_bytes"])
 
 
 if __name__ == "__main__":

@@ -349,6 +349,7 @@ def test_what_cannot_be_trained(extended, data, tmp_path):
     if importlib.util.find_spec("torchao") is None:
         refuse("--optim adamw_torch_8bit is torchao's", source, data, out, "--optim", "adamw_torch_8bit")
     refuse("--stage_mix vi: expected NAME=SHARE", source, data, out, "--stage_mix", "vi")
+    refuse("--report_to nonsense: nonsense is not supported", source, data, out, "--report_to", "nonsense")
     refuse("--no_such_flag", source, data, out, "--no_such_flag", "3")
     inside = ["--optim_in_backward", "--gradient_accumulation_steps", "2", "--max_grad_norm", "1"]
     refuse("needs --gradient_accumulation_steps 1, --max_grad_norm 0", source, data, out, *inside)
@@ -374,6 +375,22 @@ def test_an_output_that_is_there_or_of_another_run(extended, data, tmp_path):
     (part / "checkpoint-4").mkdir()
     (part / "checkpoint-4" / "trainer_state.json").touch()
     refuse("holds another run, its model_sha256 differs", source, data, tmp_path / "other")
+
+
+def test_tensorboard_has_the_whole_run(extended, data, tmp_path, monkeypatch):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.chdir(tmp_path)
+    flags = ["--max_steps", "3", "--logging_steps", "1", "--report_to", "tensorboard"]
+    out = finetune(extended(), data, tmp_path / "out", *flags)
+    assert not (tmp_path / "runs").exists()
+    events: dict[str, list[float]] = {}
+    for path in sorted((out / "runs").iterdir()):
+        file = accumulator.EventAccumulator(str(path)).Reload()
+        for tag in file.Tags()["scalars"]:
+            events.setdefault(tag, []).extend(event.value for event in file.Scalars(tag))
+    assert events["train/before_bits_per_byte"] == [pytest.approx(stage(out)["bits_per_byte_before"])]
+    assert events["train/after_bits_per_byte"] == [pytest.approx(stage(out)["bits_per_byte_after"])]
+    assert len(events["train/loss"]) == 3
 
 
 def test_two_runs_of_one_output(extended, data, tmp_path):

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import transformers
+from transformers.integrations import get_reporting_integration_callbacks
 
 from vocabkit import packing, train_data
 from vocabkit.checkpoint import read_checkpoint
@@ -197,6 +198,12 @@ def training_arguments(
             f"--optim {optimizer} is torchao's, which is not installed: pip install torchao, or take "
             "--optim adamw_torch --dtype float32"
         )
+    try:  # before anything else is done: the Trainer would make them after the model is loaded
+        for callback in get_reporting_integration_callbacks(settings.report_to):
+            callback()
+    except (ImportError, RuntimeError, ValueError) as error:
+        given = " ".join(settings.report_to)
+        raise UserError(f"--report_to {given}: {one_line(error).rstrip('.')}; or leave it out") from None
     if args.optim_in_backward:
         wrong = {
             "--gradient_accumulation_steps 1": settings.gradient_accumulation_steps != 1,

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from transformers.integrations import TensorBoardCallback
 
 from vocabkit.errors import UserError
 from vocabkit.train_distill import Lessons
@@ -46,6 +47,10 @@ class StageTrainer(transformers.Trainer):
         self.lessons = lessons
         self._part_of_step = 0
         self.add_callback(_EachStep(self))
+        for callback in self.callback_handler.callbacks:
+            # It would choose its folder when training begins, and the first evaluation is before that.
+            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+                callback.logging_dir = str(Path(str(self.args.output_dir)) / "runs")
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
         """The next-token loss, the lesson of this step, or the sum of both, as the objective says."""
