@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     from vocabkit.checkpoint import as_float32
     from vocabkit.contexts import find_contexts
     from vocabkit.corpus import find_sources
-    from vocabkit.distill import Settings, Start, Trainer
+    from vocabkit.distill import Settings, Teacher
     from vocabkit.edit import open_source
     from vocabkit.extend import WORDS
     from vocabkit.model import silence
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     test = find_contexts(sources, contents, *encoders, per_word=TEST_CONTEXTS, part="test")
     origin = new_rows.Origin(source)
     ways = [(init, 0) for init in FORMULAS] + [("distill", count) for count in args.contexts_per_word]
-    trainer, table = None, []
+    teacher, table = None, []
     for init, count in ways:
         started, lessons = time.process_time(), None
         if init == "distill":
@@ -85,17 +85,16 @@ def main(argv: list[str] | None = None) -> int:
         seconds = time.process_time() - started
         rows = [as_float32(stored[t.name], t) for t in (*source.tensors.embed, *source.tensors.head)]
         matrices = [values for values in rows if values.shape[1] > 1]
-        if trainer is None:
+        if teacher is None:
             model = WordModel(
                 args.model, first_new=max(source.tokenizer.tokens) + 1, input_rows=matrices[0],
                 output_rows=None if source.tensors.tied else matrices[1],
             )  # fmt: skip
-            nothing = Start(matrices[0], None, None, [(0, 1)] * 2, [1] * 2)
-            trainer = Trainer(model, test, nothing, settings=Settings(), seed=0)
+            teacher = Teacher(model, test, settings=Settings())
         with torch.no_grad():
-            for parameter, values in zip(trainer.model.rows, matrices, strict=False):
+            for parameter, values in zip(teacher.model.rows, matrices, strict=False):
                 parameter.copy_(torch.from_numpy(values))
-        losses = trainer.mean_losses()
+        losses = teacher.mean_losses()
         name = f"distill, {count} contexts" if count else init
         table.append({"init": name, **losses, "seconds": seconds, "steps": facts.get("steps", 0)})
         print(

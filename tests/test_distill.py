@@ -254,12 +254,12 @@ def learn(source: Path, folder: Path, *, dtype: str | None = None, **settings: A
 @pytest.mark.parametrize("family", ["qwen2", "gemma2"])
 @pytest.mark.parametrize("term", ["input", "output", "mass"])
 def test_each_term_alone_can_be_learned(family, term, tmp_path, monkeypatch):
-    losses = distill.Trainer.losses
+    losses = distill.Teacher.losses
 
     def only(self, at):
         return {name: value * (name == term) for name, value in losses(self, at).items()}
 
-    monkeypatch.setattr(distill.Trainer, "losses", only)
+    monkeypatch.setattr(distill.Teacher, "losses", only)
     facts = learn(make(tmp_path, family), tmp_path, epochs=8, batch=4).facts
     assert facts["loss_after"][term] < 0.85 * facts["loss_before"][term] > 0
     assert facts["steps"] == 8 * 5

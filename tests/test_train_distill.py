@@ -2,6 +2,7 @@
 survived.
 """
 
+import functools
 import json
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from test_train import FAST, TEXTS, WORDS, extend, finetune, killed_run, refuse, stage, tensors
 
 import finetune_qwen
+from vocabkit import distill
 from vocabkit.errors import UserError
 from vocabkit.files import read_json, sha256_file, write_json
 from vocabkit.model import load_model
@@ -50,10 +52,11 @@ def test_reading_is_that_of_word_model(source):
         assert mine.logits.shape == (3, rows.first) and torch.allclose(mine.logits, theirs.logits, atol=1e-5)
 
 
-def test_lessons_fall_and_come_in_an_order_of_their_number(source, data):
+def test_lessons_fall_and_come_in_an_order_of_their_number(source, data, monkeypatch):
+    monkeypatch.setattr(distill, "Settings", functools.partial(distill.Settings, batch=8))
     rows, model = new_rows(source), load_model(source)
     parameter = split_rows(model, first=rows.first, stop=rows.stop)["embed"]
-    lessons = Lessons(model, source, rows, [str(data)], batch=8, seed=1)
+    lessons = Lessons(model, source, rows, [str(data)], seed=1)
     assert len(lessons) > 1 and lessons.words == len(WORDS)
     assert float(lessons.loss(3).detach()) == float(lessons.loss(3).detach())
     epoch = sorted(float(lessons.loss(n).detach()) for n in range(len(lessons)))

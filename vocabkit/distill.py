@@ -19,7 +19,7 @@ it), the student reads it forth and back in each epoch: contexts per word × (1 
 175 for 25 contexts and 3 epochs.
 
 Reads a model's folder; writes its state beside the result now and then, from which the same call goes on with
-the same numbers, and removes nothing: that is the caller's, once the rows are saved.
+the same numbers. Removing that is the caller's, once the rows are saved.
 """
 
 import hashlib
@@ -144,8 +144,7 @@ class _Lesson:
 def _epochs(contexts: Sequence[Context], batches: int) -> int:
     """Return how often contexts are to be read: the more of a word there are, the less often."""
     per_word = len(contexts) / len({context.word for context in contexts})
-    least, most = EPOCHS
-    return max(least, min(most, math.ceil(UPDATES / min(per_word, batches))))
+    return max(EPOCHS[0], min(EPOCHS[1], math.ceil(UPDATES / min(per_word, batches))))
 
 
 @dataclass(frozen=True)
@@ -203,7 +202,7 @@ def distill(
         device=device,
     )
     trainer = Trainer(model, contexts, start, settings=settings, seed=seed)
-    before = trainer.mean_losses(SAMPLE) if saved is None else saved[1]["before"]
+    before = trainer.teacher.mean_losses(SAMPLE) if saved is None else saved[1]["before"]
     if saved is not None:
         trainer.resume(*saved)
     trainer.train(state_file, run, before)
@@ -211,7 +210,7 @@ def distill(
         "steps": trainer.done,
         "settings": asdict(replace(settings, epochs=trainer.epochs)),
         "loss_before": before,
-        "loss_after": trainer.mean_losses(SAMPLE),
+        "loss_after": trainer.teacher.mean_losses(SAMPLE),
     }
     made = [rows.detach().cpu().numpy() for rows in model.rows]
     seen = {token - first_new for context in contexts for token in context.new_ids if token >= first_new}
@@ -222,31 +221,25 @@ def distill(
     return Distilled(made[0], None if model.tied else made[1], facts)
 
 
-class Trainer:
-    """Adam on the rows of a model, one step after the other in an order that the seed decides."""
+class Teacher:
+    """The lessons that contexts make, and their losses; one model is teacher and student."""
 
-    def __init__(
-        self, model: WordModel, contexts: Sequence[Context], start: Start, *, settings: Settings, seed: int
-    ) -> None:
-        self.model, self.settings, self.seed = model, settings, seed
-        self.limits = list(start.limits)[: len(model.rows)]
-        order = sorted(range(len(contexts)), key=lambda at: (len(contexts[at].new_ids), at))
+    def __init__(self, model: WordModel, contexts: Sequence[Context], *, settings: Settings) -> None:
+        self.model, self.settings = model, settings
+        by_length = sorted(contexts, key=lambda context: len(context.new_ids))
         self.lessons: list[_Lesson] = []
-        for first in range(0, len(order), settings.batch):
-            lesson = _Lesson()
-            for at in order[first : first + settings.batch]:
-                lesson.add(contexts[at], places=settings.places)
-            self.lessons.append(lesson)
+        for first in range(0, len(contexts), settings.batch):
+            self.lessons.append(_Lesson())
+            for context in by_length[first : first + settings.batch]:
+                self.lessons[-1].add(context, places=settings.places)
         self.taught: dict[int, _Taught] = {}
-        self.cached = self.done = 0
-        self.epochs = settings.epochs or _epochs(contexts, len(self.lessons))
-        self.steps = len(self.lessons) * self.epochs
-        groups = [
-            {"params": [rows], "lr": settings.step * spread}
-            for rows, spread in zip(model.rows, start.spread, strict=False)
-        ]
-        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.98))
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.cached = 0
+
+    def order(self, seed: int, epoch: int) -> list[int]:
+        """Return the numbers of the lessons in the order of an epoch."""
+        order = list(range(len(self.lessons)))
+        random.Random(f"{seed} {epoch}").shuffle(order)
+        return order
 
     @torch.no_grad()
     def teach(self, at: int) -> _Taught:
@@ -258,9 +251,8 @@ class Trainer:
         pieces = states.logits[lesson.old_pieces].float().log_softmax(1)
         ids = torch.tensor(lesson.piece_ids, device=pieces.device, dtype=torch.long)
         chosen = pieces.gather(1, ids[:, None])[:, 0].cpu()
-        words = torch.zeros(len(lesson.new_words)).index_add_(
-            0, torch.tensor(lesson.piece_of, dtype=torch.long), chosen
-        )
+        piece_of = torch.tensor(lesson.piece_of, dtype=torch.long)
+        words = torch.zeros(len(lesson.new_words)).index_add_(0, piece_of, chosen)
         taught = _Taught(states.hidden[lesson.old_after].cpu(), words)
         size = taught.hidden.numel() * taught.hidden.element_size()
         if self.cached + size <= CACHE_BYTES:
@@ -294,10 +286,34 @@ class Trainer:
             found = [self.losses(at) for at in range(0, len(self.lessons), every)]
         return {name: float(torch.stack([one[name] for one in found]).mean()) for name in found[0]}
 
+    def loss(self, at: int) -> torch.Tensor:
+        """Return the weighted sum of the terms of a lesson's loss."""
+        terms = self.losses(at)
+        return terms["input"] + self.settings.output * terms["output"] + self.settings.mass * terms["mass"]
+
+
+class Trainer:
+    """Adam on the rows of a model, one lesson after the other in an order that the seed decides."""
+
+    def __init__(
+        self, model: WordModel, contexts: Sequence[Context], start: Start, *, settings: Settings, seed: int
+    ) -> None:
+        self.model, self.seed = model, seed
+        self.teacher = Teacher(model, contexts, settings=settings)
+        self.limits = list(start.limits)[: len(model.rows)]
+        self.done = 0
+        self.epochs = settings.epochs or _epochs(contexts, len(self.teacher.lessons))
+        self.steps = len(self.teacher.lessons) * self.epochs
+        groups = [
+            {"params": [rows], "lr": settings.step * spread}
+            for rows, spread in zip(model.rows, start.spread, strict=False)
+        ]
+        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.98))
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+
     def step(self, at: int) -> float:
         """Learn from one lesson; return its loss."""
-        terms, settings = self.losses(at), self.settings
-        loss = terms["input"] + settings.output * terms["output"] + settings.mass * terms["mass"]
+        loss = self.teacher.loss(at)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * self.done / self.steps))
         self.optimizer.zero_grad()
@@ -316,10 +332,8 @@ class Trainer:
         saved = time.monotonic()
         with bar:
             while self.done < self.steps:
-                epoch, number = divmod(self.done, len(self.lessons))
-                order = list(range(len(self.lessons)))
-                random.Random(f"{self.seed} {epoch}").shuffle(order)
-                loss = self.step(order[number])
+                epoch, number = divmod(self.done, len(self.teacher.lessons))
+                loss = self.step(self.teacher.order(self.seed, epoch)[number])
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                 if time.monotonic() - saved >= SAVE_EVERY:

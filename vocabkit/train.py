@@ -104,7 +104,7 @@ def _run(
         assert rows is not None
         lessons = Lessons(
             model, model_folder, rows, [train_data.split_weight(path)[0] for path in args.data_path],
-            batch=settings.per_device_train_batch_size, seed=settings.seed,
+            seed=settings.seed,
         )  # fmt: skip
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     trainer = StageTrainer(

@@ -6,7 +6,6 @@ copy of the weights is in memory.
 """
 
 import json
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,6 @@ from vocabkit.measure import start_token
 from vocabkit.train_output import NewRows
 from vocabkit.train_rows import SplitHead
 from vocabkit.word_model import States
-
-WEIGHT = 1.0  # of these terms beside the next-token loss
 
 
 class SplitReader:
@@ -60,19 +57,16 @@ class SplitReader:
 
 
 class Lessons:
-    """Batches of contexts of the new words, in an order that the seed decides; loss(n): that of the n-th."""
+    """Batches of contexts of the new words, in an order that the seed decides; loss(n): that of the n-th.
 
-    def __init__(
-        self, model: Any, folder: Path, rows: NewRows, texts: Sequence[str], *, batch: int, seed: int
-    ) -> None:
+    A batch has the size that distill.py was tuned for, whatever that of the texts is.
+    """
+
+    def __init__(self, model: Any, folder: Path, rows: NewRows, texts: Sequence[str], *, seed: int) -> None:
         contexts = _contexts(folder, rows, texts, seed=seed)
         reader: Any = SplitReader(model, rows, start=start_token(folder))
-        values = [row.detach().cpu().numpy() for row in reader.rows]
-        start = distill.Start(values[0], None, None, limits=[(0.0, 1.0)] * 2, spread=[1.0] * 2)
-        settings = distill.Settings(batch=batch)
-        # Its losses are used and its optimizer is not: the Trainer of transformers takes the steps.
-        self._teacher = distill.Trainer(reader, contexts, start, settings=settings, seed=seed)
-        self._settings, self._seed = settings, seed
+        self._teacher = distill.Teacher(reader, contexts, settings=distill.Settings())
+        self._seed = seed
         self.words = len({context.word for context in contexts})
 
     def __len__(self) -> int:
@@ -81,10 +75,7 @@ class Lessons:
     def loss(self, number: int) -> torch.Tensor:
         """Return the weighted terms of a batch; the same number is the same batch."""
         epoch, at = divmod(number, len(self))
-        order = list(range(len(self)))
-        random.Random(f"{self._seed} {epoch}").shuffle(order)
-        terms = self._teacher.losses(order[at])
-        return terms["input"] + self._settings.output * terms["output"] + self._settings.mass * terms["mass"]
+        return self._teacher.loss(self._teacher.order(self._seed, epoch)[at])
 
 
 def old_and_new_encoder(folder: Path, rows: NewRows) -> tuple[list[str], Any, Any]:
