@@ -8,7 +8,7 @@ is measured, not trained again) and prints a table.
     bits per byte      of the held-out texts, ± standard error of the change since "init only"
 
 Contexts are taken from the lines of --test that are never learned from, one a word. --base: the model before
-it was extended, on the same texts. --beside: other folders of the same tokens, such as distilled ones.
+it was extended, on the same texts. --beside: other folders of the same tokens, such as those of later stages.
 
     python3 benchmarks/massage.py MODEL__extend_vocab --train vi/ --test held_out.txt --other en.txt -o OUT
 """
@@ -102,13 +102,13 @@ def measure_rows(
 ) -> dict[str, dict[str, tuple[float, float]]]:
     """Return arm → column of ROWS → value and standard error, at one place of each word.
 
-    Not of "no freezing": with other weights around them rows are no matter of rows.
+    Only of folders in which nothing but new rows was trained: the others are other models.
     """
     from vocabkit.contexts import find_contexts
     from vocabkit.corpus import find_sources
     from vocabkit.measure_inits import Rows, gap_of, measure_contexts
     from vocabkit.train_distill import old_and_new_encoder
-    from vocabkit.train_output import new_rows
+    from vocabkit.train_output import new_rows, read_edit
     from vocabkit.word_model import WordModel
 
     where = new_rows(model)
@@ -119,7 +119,10 @@ def measure_rows(
     sets = {
         arm: Rows(*table_rows(folder, where.first, where.stop))
         for arm, folder in folders.items()
-        if arm != "no freezing"
+        if all(
+            (stage["train_rows"], stage["finetune_layers"]) == ("new", "none")
+            for stage in read_edit(folder).get("training", [])
+        )
     }
     some = next(iter(sets.values()))
     reader = WordModel(model, first_new=where.first, input_rows=some.input, output_rows=None)

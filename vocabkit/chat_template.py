@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabkit.errors import UserError
-from vocabkit.files import read_json
+from vocabkit.files import read_json_object
 
 CONVERSATION = [
     {"role": "user", "content": "Xin chào, bạn tên là gì? My name is Lan."},
@@ -29,8 +29,7 @@ def read_template(folder: Path) -> str | None:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    path = folder / "tokenizer_config.json"
-    return read_json(path) if path.is_file() else {}
+    return read_json_object(folder / "tokenizer_config.json", missing_ok=True)
 
 
 def render_chat(folder: Path) -> str | None:

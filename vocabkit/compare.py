@@ -304,8 +304,8 @@ def _compare_beside(base: Path, model: Path) -> Kind:
 
 
 def _beside(folder: Path) -> dict[str, Any]:
-    path, template = folder / "tokenizer_config.json", folder / "chat_template.jinja"
-    settings = read_json_object(path) if path.is_file() else {}
+    settings = read_json_object(folder / "tokenizer_config.json", missing_ok=True)
+    template = folder / "chat_template.jinja"
     found: dict[str, Any] = {"chat_template": settings.get("chat_template")}
     if template.is_file():
         found["chat_template"] = template.read_text(encoding="utf-8")

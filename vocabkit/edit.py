@@ -94,8 +94,7 @@ def provenance(
 
     previous: the vocab_edit.json of the source, if it is itself an edited folder.
     """
-    path = source.folder / verify.EDIT_FILE
-    previous = read_json_object(path) if path.is_file() else {}
+    previous = read_json_object(source.folder / verify.EDIT_FILE, missing_ok=True)
     return {
         "format": verify.EDIT_FORMAT[0],
         "version": verify.EDIT_FORMAT[1],

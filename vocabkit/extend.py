@@ -168,8 +168,7 @@ def _dictionary(given: Path | None) -> Path:
 
 def _suppressed(source: Source) -> dict[str, list[int]]:
     """Return what an earlier edit keeps generate() from choosing, reason → ids."""
-    path = source.folder / verify.EDIT_FILE
-    edit = read_json_object(path) if path.is_file() else {}
+    edit = read_json_object(source.folder / verify.EDIT_FILE, missing_ok=True)
     return edit["suppressed"] if edit.get("format") == verify.EDIT_FORMAT[0] else {}
 
 

@@ -42,8 +42,13 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}:{error.lineno} is not JSON: {error.msg}; download the file again") from None
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds; UserError as read_json, or if it holds something else."""
+def read_json_object(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
+    """Return the object that a JSON file holds; UserError as read_json, or if it holds something else.
+
+    missing_ok: {} where there is no such file.
+    """
+    if missing_ok and not path.is_file():
+        return {}
     value = read_json(path)
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a {type(value).__name__}, expected an object; download the file again")

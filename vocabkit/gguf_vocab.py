@@ -159,9 +159,13 @@ def _special_ids(vocab: GgufVocab, folder: Path, tokenizer: TokenizerJson) -> No
     """Fill vocab.ids: from tokenizer_config.json, which names tokens, then config.json and
     generation_config.json, which name ids.
     """
-    named = _json(folder / "tokenizer_config.json")
-    config = _json(folder / "config.json")
-    settings = [config, config.get("text_config") or {}, _json(folder / "generation_config.json")]
+    named = read_json_object(folder / "tokenizer_config.json", missing_ok=True)
+    config = read_json_object(folder / "config.json", missing_ok=True)
+    settings = [
+        config,
+        config.get("text_config") or {},
+        read_json_object(folder / "generation_config.json", missing_ok=True),
+    ]
     for kind, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
         token = named.get(f"{kind}_token")
         token = token.get("content") if isinstance(token, dict) else token
@@ -184,9 +188,5 @@ def _suppressed(folder: Path, tokens: int) -> list[int]:
     """Ids that generation_config.json keeps from being generated, without padding rows, which have no token
     here.
     """
-    listed = _json(folder / "generation_config.json").get("suppress_tokens") or []
+    listed = read_json_object(folder / "generation_config.json", missing_ok=True).get("suppress_tokens") or []
     return [token_id for token_id in listed if token_id < tokens]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return read_json_object(path) if path.is_file() else {}

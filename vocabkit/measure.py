@@ -90,7 +90,7 @@ def start_token(folder: Path) -> int:
     none.
     """
     for name in ("config.json", "generation_config.json"):
-        settings = read_json_object(folder / name) if (folder / name).is_file() else {}
+        settings = read_json_object(folder / name, missing_ok=True)
         for part in (settings, settings.get("text_config") or {}):
             for key in ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id"):
                 value = part.get(key)

@@ -6,7 +6,6 @@ apart by the token that ends a turn. Format: docs/modelfile of ollama/ollama.
 """
 
 from pathlib import Path
-from typing import Any
 
 from vocabkit.files import read_json_object
 from vocabkit.gguf_vocab import GgufVocab
@@ -52,8 +51,7 @@ def modelfile(gguf_name: str, vocab: GgufVocab, folder: Path) -> str:
         if system := _system(vocab.chat_template):
             lines.append(f'SYSTEM """{system}"""')
     lines += [f'PARAMETER stop "{end}"' for end in dict.fromkeys(ends)]
-    path = folder / "generation_config.json"
-    settings: dict[str, Any] = read_json_object(path) if path.is_file() else {}
+    settings = read_json_object(folder / "generation_config.json", missing_ok=True)
     for name, parameter in PARAMETERS.items():
         if isinstance(settings.get(name), int | float):
             lines.append(f"PARAMETER {parameter} {settings[name]}")

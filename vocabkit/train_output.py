@@ -50,8 +50,7 @@ class NewRows:
 
 def read_edit(folder: Path) -> dict[str, Any]:
     """Return vocab_edit.json of a folder, {} where it has none."""
-    path = folder / verify.EDIT_FILE
-    return read_json_object(path) if path.is_file() else {}
+    return read_json_object(folder / verify.EDIT_FILE, missing_ok=True)
 
 
 def new_rows(folder: Path) -> NewRows | None:
