@@ -5,13 +5,14 @@ Reads a Hugging Face folder and texts or chats; writes a new folder that is as o
 While it runs, and after a kill, OUT.part holds checkpoints: the same command goes on from the last one. Every
 flag of transformers.TrainingArguments works too (--learning_rate, --max_steps, --report_to tensorboard …).
 
-    python3 finetune_qwen.py --model_name_or_path ../Qwen2.5-1.5B-Instruct__extend_vocab --data_path vi.jsonl
-    en.jsonl:0.5 --output_dir ../stage1 --train_rows new --finetune_layers none python3 finetune_qwen.py
-    --model_name_or_path ../stage1 --data_path corpus/ --output_dir ../stage2 --train_rows all
-    --finetune_layers "0 1 2" python3 finetune_qwen.py --model_name_or_path ../stage2 --data_path chats.jsonl
-    --output_dir ../stage3 --train_rows all --finetune_layers all --lora_rank 64 accelerate launch
-    finetune_qwen.py …
-"""  # noqa: E501
+    python3 finetune_qwen.py --model_name_or_path ../Qwen2.5-1.5B-Instruct__extend_vocab \\
+        --data_path vi.jsonl en.jsonl:0.5 --output_dir ../stage1 --train_rows new --finetune_layers none
+    python3 finetune_qwen.py --model_name_or_path ../stage1 --data_path corpus/ --output_dir ../stage2 \\
+        --train_rows all --finetune_layers "0 1 2"
+    python3 finetune_qwen.py --model_name_or_path ../stage2 --data_path chats.jsonl --output_dir ../stage3 \\
+        --train_rows all --finetune_layers all --lora_rank 64
+    accelerate launch finetune_qwen.py …
+"""
 
 import argparse
 import logging

@@ -383,8 +383,8 @@ def test_a_card_that_is_too_small(extended, data, tmp_path, monkeypatch):
     source = extended("qwen2", tied=True)
     monkeypatch.setattr(train_memory, "available", lambda device: 2e5)
     flags = ["--train_rows", "all", "--finetune_layers", "all"]
-    named = "--activation_checkpointing true or --per_device_train_batch_size 1 or --lora_rank 64"
-    refuse(f"GiB free; give {named}", source, data, tmp_path / "out", *flags)
+    named = "--per_device_train_batch_size 1"
+    refuse(f"GiB free; even {named} needs .*: take a larger", source, data, tmp_path / "out", *flags)
     out = finetune(source, data, tmp_path / "out", *flags, "--ignore_memory", "--max_steps", "1")
     assert out.is_dir()
 
