@@ -23,7 +23,7 @@ from vocabkit import packing, train_data
 from vocabkit.checkpoint import read_checkpoint
 from vocabkit.errors import UserError, one_line
 from vocabkit.files import check_new, fsync_path, read_json_object, read_versioned, sha256_file, write_json
-from vocabkit.model import load_model, load_tokenizer, silence
+from vocabkit.model import check_attention, is_flash, load_model, load_tokenizer, silence
 from vocabkit.train_distill import Lessons
 from vocabkit.train_loss import fuse_loss
 from vocabkit.train_memory import check_fits, print_expectation
@@ -59,6 +59,8 @@ def finetune(model_folder: Path, args: argparse.Namespace, others: Sequence[str]
             "--finetune_layers none"
         )
     dtype = args.dtype or ("bfloat16" if settings.device.type == "cuda" else "float32")
+    if args.attn_implementation is not None:
+        check_attention(args.attn_implementation, device=settings.device.type, dtype=dtype)
     expected = print_expectation(model_folder, args, settings, dtype=dtype)
     if not args.ignore_memory:
         check_fits(expected, args, settings)
@@ -81,7 +83,9 @@ def _run(
     train_set, eval_set, facts = _data(args, settings, tokenizer, cache=args.cache_dir or part / "tokenized")
     resume = _open_run(part, model_folder, args, others, facts)
 
-    model = load_model(model_folder, dtype=dtype, device=str(settings.device)).train()
+    model = load_model(
+        model_folder, dtype=dtype, device=str(settings.device), attention=args.attn_implementation
+    ).train()
     n_tokens = rows.stop if rows else _n_tokens(tokenizer, model)
     parts = choose_parts(
         model, model_folder, rows=args.train_rows, new_rows=rows, n_tokens=n_tokens,
@@ -102,7 +106,9 @@ def _run(
         model=model, args=settings, parts=parts, in_backward=args.optim_in_backward,
         objective=args.objective, lessons=lessons,
         train_dataset=train_set, eval_dataset=eval_set, eval_bytes=facts["eval_bytes"],
-        data_collator=packing.Collator(pad, args.cross_document),
+        data_collator=packing.Collator(
+            pad, args.cross_document, flatten=is_flash(args.attn_implementation or "")
+        ),
     )  # fmt: skip
     run = _train(trainer, part, resume)
     if not settings.should_save:
