@@ -309,10 +309,12 @@ def _train(trainer: StageTrainer, part: Path, resume: Path | None) -> dict[str, 
             write_json(part / RUN_FILE, run)
     if resume:
         print(f"going on from {resume}")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()  # what loading and the first evaluation took is not asked
     begun = time.perf_counter()
     with stop_on_interrupt(trainer):
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    seconds = time.perf_counter() - begun
+    seconds, peak = time.perf_counter() - begun, _peak_memory()
     if trainer.interrupted:
         raise UserError(
             f"interrupted after step {trainer.state.global_step} of {trainer.state.max_steps}; the same "
@@ -326,13 +328,14 @@ def _train(trainer: StageTrainer, part: Path, resume: Path | None) -> dict[str, 
         "steps": trainer.state.global_step,
         "seconds": round(seconds, 3),
         "tokens_per_second": round(trainer.tokens_seen / max(seconds, 1e-9), 1),
-        "peak_memory_bytes": _peak_memory(),
+        "peak_memory_bytes": peak,
         "bits_per_byte_before": run.get("bits_per_byte_before"),
         "bits_per_byte_after": after,
     }
 
 
 def _peak_memory() -> int:
+    """Most bytes of this process: of tensors on its GPU since the last reset, else all that it ever held."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     import resource
