@@ -384,8 +384,7 @@ def test_a_card_that_is_too_small(extended, data, tmp_path, monkeypatch):
     source = extended("qwen2", tied=True)
     monkeypatch.setattr(train_memory, "available", lambda device: 2e5)
     flags = ["--train_rows", "all", "--finetune_layers", "all"]
-    named = "--per_device_train_batch_size 1"
-    refuse(f"GiB free; even {named} needs .*: take a larger", source, data, tmp_path / "out", *flags)
+    refuse("GiB free; take a larger device, or --ignore_memory", source, data, tmp_path / "out", *flags)
     out = finetune(source, data, tmp_path / "out", *flags, "--ignore_memory", "--max_steps", "1")
     assert out.is_dir()
 

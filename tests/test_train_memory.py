@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 import finetune_qwen
+from vocabkit import train_loss
 from vocabkit.checkpoint import Tensor
 from vocabkit.errors import UserError
 from vocabkit.train import training_arguments
 from vocabkit.train_memory import (
     CARD_RESERVE,
+    CHUNK,
     GIB,
     Model,
     Stage,
@@ -72,6 +74,10 @@ def test_the_table_of_the_7b(what, tokens, whole, trimmed):
     for rows, expected in ((152_064, whole), (101_056, trimmed)):
         found = expect(sizes(rows), dtype="bfloat16", tokens=tokens, **what).total / GIB
         assert found == pytest.approx(expected, rel=0.05), rows
+
+
+def test_a_chunk_of_logits_is_what_the_loss_says():
+    assert CHUNK == 4 * train_loss.CHUNK
 
 
 def test_new_rows_of_their_own_cost_nothing_but_themselves():

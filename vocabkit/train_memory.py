@@ -7,7 +7,11 @@ in the manner of Qwen2 and Llama; what a library keeps for itself is not in them
     gradients     bytes of what is trained; stepping in the backward pass, of its largest tensor alone
     optimizer     bytes of its states × parameters trained (STATES)
     activations   checkpointed: L·N·H·2 for the layers' inputs and N·(10·H + 4·I)·2 for the one run again
-    loss          fused: 64 MiB of logits, and one more gradient of the head where that is trained
+    loss          fused: a chunk of logits, 64 MiB, three times; where the head is trained twice, and one more
+                  gradient of it. Plain: all logits three times, one of them in the number type
+
+Not all of this is there at once: gradients come when the plain loss is gone, so that a step without
+accumulation takes less than the sum says.
 """
 
 import argparse
@@ -30,6 +34,7 @@ STATES = {"adamw_torch_8bit": 2.06, "adamw_torch_4bit": 1.06, "adamw_8bit": 2.03
           "paged_adamw_8bit": 2.03, "lion_8bit": 1.03, "adafactor": 0.01, "sgd": 0}  # fmt: skip
 FULL_STATES = 8  # AdamW of float32 parameters: two numbers of four bytes; of bfloat16 ones half of it
 LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
+CHUNK = 64 << 20  # bytes of logits that the fused loss holds at a time (train_loss.CHUNK, in float32)
 CARD_RESERVE = 0.5 * GIB  # of a card, for the driver, kernels and fragments
 SHORTEST = 512  # tokens of a row that check_fits() still suggests
 
@@ -128,9 +133,9 @@ def expect(
     half = tokens * model.width * number
     layer = tokens * (10 * model.width + 4 * model.intermediate) * number
     activations = len(model.layers) * half + layer if checkpointing else len(model.layers) * (layer + half)
-    loss = 64 << 20 if fused else tokens * model.rows * (8 + number)
+    loss = 3 * CHUNK if fused else tokens * model.rows * (8 + number)
     if fused and tables:
-        loss += model.rows * model.width * number  # the chunks' sum, beside the gradient it is added to
+        loss = 2 * CHUNK + model.rows * model.width * number  # the chunks' sum, and what is added to it
     return Memory(
         number * model.parameters + own, gradients, state * (whole + adapters + new), activations, loss
     )
