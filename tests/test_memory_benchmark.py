@@ -92,3 +92,17 @@ def test_configurations_are_those_of_the_flags(benchmark, tmp_path):
     for name in same:
         assert account[name]["optim"] in measured[name].split() and account[name]["in_backward"]
         assert "--optim_in_backward" in measured[name]
+
+
+def test_new_rows_are_measured_four_ways(benchmark, capsys, monkeypatch):
+    """At a small size: each scheme trains what it says, and the rows of their own hold least."""
+    memory = benchmark["memory"]
+    monkeypatch.setattr(memory, "T_ROWS", 4096)
+    monkeypatch.setattr(memory, "NEW", 64)
+    table = 4096 * memory.T_WIDTH * 4
+    found = {}
+    for scheme in memory.SCHEMES:
+        assert memory.main(["--scheme", scheme]) == 0
+        found[scheme] = json.loads(capsys.readouterr().out.splitlines()[-1])["tensors"]
+    above = {scheme: (size - found["frozen"]) / table for scheme, size in found.items()}
+    assert 0 < above["split"] < 0.2 < 1.5 < above["peft"] < 2.5 < 3.5 < above["whole"] < 5
