@@ -6,6 +6,7 @@ package, so that all that transformers does around them (which one it calls, wit
 """
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from conftest import SENTENCES
 from safetensors.torch import load_file
 from transformers import AttentionInterface, AttentionMaskInterface, modeling_flash_attention_utils
 from transformers.integrations.flash_attention import flash_attention_forward
@@ -162,18 +164,19 @@ def test_flex_attention_tells_documents_by_their_positions(folder, alone):
 def test_training_with_flash_attention_is_training(folder, flash_attention, tmp_path):
     """The whole way by finetune_qwen.py: the same weights as with sdpa, through the kernel above."""
     data = tmp_path / "texts.jsonl"
-    data.write_text('{"text": "Hôm nay trời đẹp, hôm nay hợp sức."}\n{"text": "Xin chào."}\n' * 8, "utf-8")
+    texts = [f"{number}. {text}" for number in range(6) for text in SENTENCES[:6]]
+    data.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     found = {}
     for name in ("sdpa", flash_attention):
         out = str(tmp_path / name)
         given = ["--model_name_or_path", str(folder), "--data_path", str(data), "--output_dir", out,
-                 "--train_rows", "all", "--finetune_layers", "all", "--model_max_length", "64", "--packing",
+                 "--train_rows", "all", "--finetune_layers", "all", "--model_max_length", "120", "--packing",
                  "best_fit", "--max_steps", "2", "--learning_rate", "0.01", "--seed", "1", "--eval_share",
                  "0.25", "--attn_implementation", name]  # fmt: skip
         assert not CALLS
         assert finetune_qwen.main(given) == 0
         found[name] = load_file(tmp_path / name / "model.safetensors")
-    assert CALLS and min(CALLS) > 1
+    assert len(CALLS) == 4 and min(CALLS) > 4, "two layers in two steps of four rows; not in evaluations"
     before = load_file(folder / "model.safetensors")
     for name, tensor in found["sdpa"].items():
         assert torch.allclose(found[flash_attention][name], tensor, atol=1e-4), name
