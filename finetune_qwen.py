@@ -75,6 +75,11 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("memory").add_argument
     add("--dtype", choices=("float32", "bfloat16"),
         help="of the weights while training (default: bfloat16 on a GPU, float32 on a CPU)")  # fmt: skip
+    add(
+        "--attn_implementation", metavar="NAME",
+        help="eager, sdpa, flex_attention, flash_attention_2, kernels-community/NAME (downloaded); documents "
+        "of a row stay apart in all, flash needs no mask for it (default: transformers' choice, mostly sdpa)",
+    )  # fmt: skip
     add("--optim_in_backward", action="store_true",
         help="step each weight as soon as its gradient is there and drop that: needs no gradient memory, but "
         "--gradient_accumulation_steps 1 and no clipping")  # fmt: skip

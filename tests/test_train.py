@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import signal
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -416,10 +417,38 @@ def test_a_card_that_is_too_small(extended, data, tmp_path, monkeypatch):
     source = extended("qwen2", tied=True)
     monkeypatch.setattr(train_memory, "available", lambda device: 2e5)
     flags = ["--train_rows", "all", "--finetune_layers", "all"]
-    named = "--activation_checkpointing true or --per_device_train_batch_size 1 or --lora_rank 64"
-    refuse(f"GiB free; give {named}", source, data, tmp_path / "out", *flags)
+    refuse("GiB free; take a larger device, or --ignore_memory", source, data, tmp_path / "out", *flags)
     out = finetune(source, data, tmp_path / "out", *flags, "--ignore_memory", "--max_steps", "1")
     assert out.is_dir()
+
+
+def test_peak_memory_is_that_of_the_training(monkeypatch, tmp_path):
+    """Not of loading, not of the evaluations around it; the allocator of a GPU is played."""
+    peak = [7]
+
+    def took(size: int) -> None:
+        peak[0] = max(peak[0], size)
+
+    class Trainer:
+        eval_dataset, interrupted, tokens_seen = ["a text"], False, 1
+        state, args = types.SimpleNamespace(global_step=1), types.SimpleNamespace(should_save=False)
+        parts = types.SimpleNamespace(round_to_stored=lambda: None)
+
+        def evaluate(self, metric_key_prefix: str) -> dict[str, float]:
+            took(9)
+            return {f"{metric_key_prefix}_bits_per_byte": 1.0}
+
+        def train(self, resume_from_checkpoint: str | None) -> None:
+            took(5)
+
+    write_json(tmp_path / "run.json", {})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: peak.__setitem__(0, 0))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peak[0])
+    assert train._train(Trainer(), tmp_path, None)["peak_memory_bytes"] == 5
+    assert peak == [9]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert 1e8 < train._peak_memory() < 1e12, "resident bytes of this process"
 
 
 def test_rows_that_moved_are_not_saved(extended, data, tmp_path, monkeypatch):

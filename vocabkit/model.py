@@ -5,6 +5,7 @@ nothing. Code that comes with a checkpoint is never run, and nothing is download
 """
 
 import contextlib
+import importlib.util
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,13 @@ from vocabkit.files import read_json_object
 
 # bfloat16 is emulated on most CPUs: a small model answers several times faster in float32 and still fits.
 SMALL_PARAMETERS = 1_000_000_000
+# attention of a package → how to get it; transformers takes the same from the hub where `kernels` is
+# installed
+FLASH_PACKAGES = {
+    "flash_attention_2": "pip install flash-attn --no-build-isolation, or pip install kernels",
+    "flash_attention_3": "pip install kernels",
+    "flash_attention_4": "pip install kernels",
+}
 
 
 @dataclass(frozen=True)
@@ -60,11 +68,14 @@ def load_tokenizer(path: str | Path) -> Any:
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
 
 
-def load_model(path: str | Path, *, dtype: str | None = None, device: str | None = None) -> Any:
+def load_model(
+    path: str | Path, *, dtype: str | None = None, device: str | None = None, attention: str | None = None
+) -> Any:
     """Return the folder's model in eval mode on device (default: the first GPU, else the CPU).
 
     dtype None is the checkpoint's own, except float32 for a model of less than 1 B parameters on a CPU;
-    describe() tells what was chosen. A missing or misshapen tensor is a UserError, never a random row.
+    describe() tells what was chosen. attention None is transformers' choice; check_attention() says which
+    others can run. A missing or misshapen tensor is a UserError, never a random row.
     """
     folder = model_folder(path)
     config = _config(folder)
@@ -80,9 +91,14 @@ def load_model(path: str | Path, *, dtype: str | None = None, device: str | None
     options: dict[str, Any] = {"dtype" if version >= (4, 56) else "torch_dtype": dtype or "auto"}
     if quantized:
         options["device_map"] = {"": device}
+    if attention is not None:
+        options["attn_implementation"] = attention
     # A .bin is a pickle; every supported version opens it with torch.load(weights_only=True) unless told
     # otherwise.
-    with _as_user_error(folder, "model", "copy or download the weights again"):
+    next_step = "copy or download the weights again"
+    if attention is not None:
+        next_step += f", or leave out --attn_implementation {attention}"
+    with _as_user_error(folder, "model", next_step):
         model, report = _auto_class(folder, config).from_pretrained(
             str(folder),
             trust_remote_code=False,
@@ -103,6 +119,38 @@ def load_model(path: str | Path, *, dtype: str | None = None, device: str | None
             f"{missing[0]}; copy all weight files of the model again"
         )
     return model.eval()
+
+
+def check_attention(name: str, *, device: str, dtype: str) -> None:
+    """Raise UserError where a model cannot be trained with this attention of transformers."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+    from transformers.utils import import_utils
+
+    has_kernels = importlib.util.find_spec("kernels") is not None
+    flag, is_kernel = f"--attn_implementation {name}", "/" in name
+    known = ["eager", *(key for key in ALL_ATTENTION_FUNCTIONS.valid_keys() if "paged" not in key)]
+    if (
+        not (is_kernel and is_flash(name)) and name not in known
+    ):  # another kernel might mix documents of a row
+        raise UserError(
+            f"{flag}: transformers {transformers.__version__} knows {', '.join(known)}, and kernels of "
+            "flash-attention such as kernels-community/flash-attn2"
+        )
+    if is_kernel and not has_kernels:
+        raise UserError(f"{flag} is loaded by a package: pip install kernels")
+    if name in FLASH_PACKAGES and not has_kernels:
+        is_there = getattr(import_utils, f"is_flash_attn_{name[-1]}_available", lambda: False)
+        if not is_there():
+            raise UserError(f"{flag} needs a GPU and a package: {FLASH_PACKAGES[name]}, or take sdpa")
+    if (is_kernel or name in FLASH_PACKAGES) and dtype == "float32":
+        raise UserError(f"{flag} computes in 16 bits only: give --dtype bfloat16")
+    if name == "flex_attention" and device == "cpu":
+        raise UserError(f"{flag} has no backward pass on a CPU: take sdpa, which is as exact")
+
+
+def is_flash(name: str) -> bool:
+    """Return whether an attention is one of flash-attention's, as transformers tells: by its name."""
+    return "flash" in name
 
 
 def describe(model: Any) -> str:

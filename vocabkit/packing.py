@@ -306,13 +306,19 @@ class Collator:
     before them in their row.
 
     flatten: all rows one after the other in a batch of one, without padding, with the cu_seq_lens that
-    flash-attention's varlen kernels take. For these alone: sdpa's mask grows with the square of a row.
+    flash-attention's varlen kernels take. For these alone: sdpa's mask grows with the square of a row. They
+    need it: transformers gives flash-attention no mask, and tells documents by their position_ids only where
+    a batch is one row; in a batch of several, documents of a row would see each other.
     """
 
     def __init__(self, pad_token_id: int, cross_document: bool = False, *, flatten: bool = False) -> None:
         self.pad_token_id = pad_token_id
         self.cross_document = cross_document
         self.flatten = flatten
+
+    def in_rows(self) -> "Collator":
+        """Return the same without flatten, right for any attention where a row is one document."""
+        return Collator(self.pad_token_id, self.cross_document)
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         import torch

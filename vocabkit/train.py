@@ -32,7 +32,7 @@ from vocabkit.files import (
     sha256_file,
     write_json,
 )
-from vocabkit.model import load_model, load_tokenizer, silence
+from vocabkit.model import check_attention, is_flash, load_model, load_tokenizer, silence
 from vocabkit.train_distill import Lessons
 from vocabkit.train_loss import fuse_loss
 from vocabkit.train_memory import check_fits, print_expectation
@@ -68,6 +68,8 @@ def finetune(model_folder: Path, args: argparse.Namespace, others: Sequence[str]
             "--finetune_layers none"
         )
     dtype = args.dtype or ("bfloat16" if settings.device.type == "cuda" else "float32")
+    if args.attn_implementation is not None:
+        check_attention(args.attn_implementation, device=settings.device.type, dtype=dtype)
     expected = print_expectation(model_folder, args, settings, dtype=dtype)
     if not args.ignore_memory:
         check_fits(expected, args, settings)
@@ -90,7 +92,9 @@ def _run(
     train_set, eval_set, facts = _data(args, settings, tokenizer, cache=args.cache_dir or part / "tokenized")
     resume = _open_run(part, model_folder, args, others, facts)
 
-    model = load_model(model_folder, dtype=dtype, device=str(settings.device)).train()
+    model = load_model(
+        model_folder, dtype=dtype, device=str(settings.device), attention=args.attn_implementation
+    ).train()
     n_tokens = rows.stop if rows else _n_tokens(tokenizer, model)
     parts = choose_parts(
         model, model_folder, rows=args.train_rows, new_rows=rows, n_tokens=n_tokens,
@@ -111,7 +115,9 @@ def _run(
         model=model, args=settings, parts=parts, in_backward=args.optim_in_backward,
         objective=args.objective, lessons=lessons,
         train_dataset=train_set, eval_dataset=eval_set, eval_bytes=facts["eval_bytes"],
-        data_collator=packing.Collator(pad, args.cross_document),
+        data_collator=packing.Collator(
+            pad, args.cross_document, flatten=is_flash(args.attn_implementation or "")
+        ),
     )  # fmt: skip
     run = _train(trainer, part, resume)
     if not settings.should_save:
@@ -322,10 +328,12 @@ def _train(trainer: StageTrainer, part: Path, resume: Path | None) -> dict[str, 
             write_json(part / RUN_FILE, run)
     if resume:
         print(f"going on from {resume}")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()  # what loading and the first evaluation took is not asked
     begun = time.perf_counter()
     with stop_on_interrupt(trainer):
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    seconds = time.perf_counter() - begun
+    seconds, peak = time.perf_counter() - begun, _peak_memory()
     if trainer.interrupted:
         raise UserError(
             f"interrupted after step {trainer.state.global_step} of {trainer.state.max_steps}; the same "
@@ -339,13 +347,14 @@ def _train(trainer: StageTrainer, part: Path, resume: Path | None) -> dict[str, 
         "steps": trainer.state.global_step,
         "seconds": round(seconds, 3),
         "tokens_per_second": round(trainer.tokens_seen / max(seconds, 1e-9), 1),
-        "peak_memory_bytes": _peak_memory(),
+        "peak_memory_bytes": peak,
         "bits_per_byte_before": run.get("bits_per_byte_before"),
         "bits_per_byte_after": after,
     }
 
 
 def _peak_memory() -> int:
+    """Most bytes of this process: of tensors on its GPU since the last reset, else all that it ever held."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     import resource

@@ -6,14 +6,18 @@ in the manner of Qwen2 and Llama; what a library keeps for itself is not in them
     weights       bytes of the number type × all parameters
     gradients     bytes of what is trained; stepping in the backward pass, of its largest tensor alone
     optimizer     bytes of its states × parameters trained (STATES)
-    activations   checkpointed: L·N·H·2 for the layers' inputs, N·(10·H + 4·I)·2 for the one that is run again
-    loss          fused: 64 MiB of logits, and one more gradient of the head where that is trained
+    activations   checkpointed: L·N·H·2 for the layers' inputs and N·(10·H + 4·I)·2 for the one run again
+    loss          fused: a chunk of logits, 64 MiB, three times; where the head is trained twice, and one more
+                  gradient of it. Plain: all logits three times, one of them in the number type
+
+Not all of this is there at once: gradients come when the plain loss is gone, so that a step without
+accumulation takes less than the sum says.
 """
 
 import argparse
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,9 @@ STATES = {"adamw_torch_8bit": 2.06, "adamw_torch_4bit": 1.06, "adamw_8bit": 2.03
           "paged_adamw_8bit": 2.03, "lion_8bit": 1.03, "adafactor": 0.01, "sgd": 0}  # fmt: skip
 FULL_STATES = 8  # AdamW of float32 parameters: two numbers of four bytes; of bfloat16 ones half of it
 LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
+CHUNK = 64 << 20  # bytes of logits that the fused loss holds at a time (train_loss.CHUNK, in float32)
 CARD_RESERVE = 0.5 * GIB  # of a card, for the driver, kernels and fragments
+SHORTEST = 512  # tokens of a row that check_fits() still suggests
 
 
 @dataclass(frozen=True)
@@ -127,55 +133,120 @@ def expect(
     half = tokens * model.width * number
     layer = tokens * (10 * model.width + 4 * model.intermediate) * number
     activations = len(model.layers) * half + layer if checkpointing else len(model.layers) * (layer + half)
-    loss = 64 << 20 if fused else tokens * model.rows * (8 + number)
+    loss = 3 * CHUNK if fused else tokens * model.rows * (8 + number)
     if fused and tables:
-        loss += model.rows * model.width * number  # the chunks' sum, beside the gradient it is added to
+        loss = 2 * CHUNK + model.rows * model.width * number  # the chunks' sum, and what is added to it
     return Memory(
         number * model.parameters + own, gradients, state * (whole + adapters + new), activations, loss
     )
 
 
-def print_expectation(folder: Path, args: argparse.Namespace, settings: Any, *, dtype: str) -> Memory:
-    """Print and return the memory that a run on this folder is expected to take."""
+@dataclass(frozen=True)
+class Stage:
+    """A model and what expect() is told of a run on it: its keyword arguments."""
+
+    model: Model
+    flags: Mapping[str, Any]
+
+    def memory(self, **changes: Any) -> Memory:
+        """Return the memory of the stage, some of its flags changed."""
+        return expect(self.model, **{**self.flags, **changes})
+
+
+def stage_of(model: Model, args: argparse.Namespace, settings: Any, *, dtype: str) -> Stage:
+    """Return what the flags of a run say about its memory."""
+    layers = len(model.layers)
+    if args.finetune_layers != "all":
+        layers = 0 if args.finetune_layers == "none" else min(len(args.finetune_layers.split()), layers)
+    return Stage(
+        model,
+        {
+            "dtype": dtype,
+            "optim": str(getattr(settings.optim, "value", settings.optim)),
+            "tokens": settings.per_device_train_batch_size * args.model_max_length,
+            "train_rows": args.train_rows,
+            "trained_layers": layers,
+            "lora_rank": args.lora_rank,
+            "in_backward": args.optim_in_backward,
+            "checkpointing": bool(settings.activation_checkpointing or settings.gradient_checkpointing),
+        },
+    )
+
+
+def print_expectation(folder: Path, args: argparse.Namespace, settings: Any, *, dtype: str) -> Stage:
+    """Print the memory that a run on this folder is expected to take; return what it was reckoned from."""
     config, checkpoint = read_json_object(folder / "config.json"), read_checkpoint(folder)
     found = find_vocab_tensors(checkpoint, config)
     sizes = model_sizes(config, checkpoint.tensors, rows=found.rows, tied=found.tied)
     added = new_rows(folder)
-    sizes = Model(**{**sizes.__dict__, "new": len(added) if added else 0})
-    layers = len(sizes.layers) if args.finetune_layers == "all" else len(args.finetune_layers.split())
-    memory = expect(
-        sizes, dtype=dtype, optim=str(getattr(settings.optim, "value", settings.optim)),
-        tokens=settings.per_device_train_batch_size * args.model_max_length, train_rows=args.train_rows,
-        trained_layers=0 if args.finetune_layers == "none" else min(layers, len(sizes.layers)),
-        lora_rank=args.lora_rank, in_backward=args.optim_in_backward,
-        checkpointing=settings.activation_checkpointing or settings.gradient_checkpointing,
-    )  # fmt: skip
+    stage = stage_of(replace(sizes, new=len(added) if added else 0), args, settings, dtype=dtype)
+    memory = stage.memory()
     parts = "  ".join(f"{name} {value / GIB:.2f}" for name, value in memory.__dict__.items())
     print(f"memory    {memory.total / GIB:>10.2f} GiB expected: {parts}")
-    return memory
+    return stage
 
 
-def check_fits(memory: Memory, args: argparse.Namespace, settings: Any) -> None:
-    """Raise UserError, with the flags to change, if a device has less memory than is expected."""
-    there = available(settings.device)
-    if there is None or memory.total <= there:
+def check_fits(stage: Stage, args: argparse.Namespace, settings: Any) -> None:
+    """Raise UserError, with flags that make it fit, if a device has less memory than is expected."""
+    there, needed = available(settings.device), stage.memory().total
+    if there is None or needed <= there:
         return
-    flags = []
-    if memory.optimizer > 0.1 * memory.total and "bit" not in str(settings.optim):
-        flags.append("--optim adamw_torch_8bit")
-    if memory.gradients > 0.1 * memory.total and not args.optim_in_backward:
-        flags.append("--optim_in_backward")
-    if not settings.activation_checkpointing:
-        flags.append("--activation_checkpointing true")
-    if settings.per_device_train_batch_size > 1:
-        flags.append("--per_device_train_batch_size 1")
-    if args.finetune_layers == "all" and args.lora_rank is None:
-        flags.append("--lora_rank 64")
-    flags.append(f"--model_max_length {args.model_max_length // 2}")
+    flags, less = advice(stage, args, settings, there)
+    give = f"give {flags} (about {less / GIB:.1f} GiB), or"
+    if less > there:
+        give = f"even {flags} needs {less / GIB:.1f} GiB: take a larger device or a smaller model, or"
     raise UserError(
-        f"{args.model_name_or_path} needs about {memory.total / GIB:.1f} GiB, {settings.device} has "
-        f"{there / GIB:.1f} GiB free; give {' or '.join(flags)} (or --ignore_memory)"
+        f"{args.model_name_or_path} needs about {needed / GIB:.1f} GiB, {settings.device} has "
+        f"{there / GIB:.1f} GiB free; {give if flags else 'take a larger device, or'} --ignore_memory"
     )
+
+
+def advice(stage: Stage, args: argparse.Namespace, settings: Any, there: float) -> tuple[str, float]:
+    """Return the flags to add so that a stage takes no more than there is, and the bytes it takes then.
+
+    The mildest changes come first and none is named without need; one that saves less than a hundredth is
+    no help. Where all together are not enough, they are returned all the same, with what they leave.
+    """
+    taken: dict[str, Mapping[str, Any]] = {}
+
+    def bytes_with(changes: Mapping[str, Mapping[str, Any]]) -> float:
+        return stage.memory(**{name: v for change in changes.values() for name, v in change.items()}).total
+
+    for flag, change in _changes(stage, args, settings):
+        if bytes_with(taken) <= there:
+            break
+        with_it = {**taken, flag: change}
+        if bytes_with(with_it) < 0.99 * bytes_with(taken):
+            taken = with_it
+    for flag in reversed([*taken]):
+        without = {other: change for other, change in taken.items() if other != flag}
+        if bytes_with(without) <= max(there, bytes_with(taken)):
+            taken = without
+    return " ".join(taken), bytes_with(taken)
+
+
+def _changes(
+    stage: Stage, args: argparse.Namespace, settings: Any
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Flags that save memory, and what each means to expect(), the ones that change least first."""
+    if settings.per_device_train_batch_size > 1:
+        yield "--per_device_train_batch_size 1", {"tokens": args.model_max_length}
+    if not stage.flags["checkpointing"]:
+        yield "--activation_checkpointing true", {"checkpointing": True}
+    if stage.flags["dtype"] == "float32" and settings.device.type == "cuda":
+        yield "--dtype bfloat16", {"dtype": "bfloat16"}
+    yield "--optim adamw_torch_8bit", {"optim": "adamw_torch_8bit"}
+    if not args.optim_in_backward and settings.world_size == 1:
+        once = settings.gradient_accumulation_steps == 1
+        also = "" if once else " --gradient_accumulation_steps 1"
+        yield "--optim_in_backward" + also, {"in_backward": True}
+    yield "--optim adafactor", {"optim": "adafactor"}
+    if args.lora_rank is None and stage.flags["trained_layers"]:
+        yield "--lora_rank 64", {"lora_rank": 64}
+    one_row = "--per_device_train_batch_size 1 " if settings.per_device_train_batch_size > 1 else ""
+    length = args.model_max_length
+    while (length := length // 2) >= SHORTEST:
+        yield f"{one_row}--model_max_length {length}", {"tokens": length}
 
 
 def available(device: Any) -> float | None:

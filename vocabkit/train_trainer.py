@@ -88,6 +88,15 @@ class StageTrainer(transformers.Trainer):
             )
         return loss
 
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Held-out texts keep rows of their own where training flattens: sums are gathered row by row."""
+        collator: Any = self.data_collator
+        self.data_collator = collator.in_rows()
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = collator
+
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
