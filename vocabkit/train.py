@@ -24,7 +24,8 @@ from vocabkit.checkpoint import read_checkpoint
 from vocabkit.errors import UserError, one_line
 from vocabkit.files import check_new, fsync_path, read_json_object, read_versioned, sha256_file, write_json
 from vocabkit.model import load_model, load_tokenizer, silence
-from vocabkit.train_distill import Lessons
+from vocabkit.processes import check_same, from_first, in_turn
+from vocabkit.train_distill import Lessons, teach
 from vocabkit.train_loss import fuse_loss
 from vocabkit.train_memory import check_fits, print_expectation
 from vocabkit.train_output import NewRows, append_stage, check_frozen, new_rows, write_trained
@@ -62,7 +63,7 @@ def finetune(model_folder: Path, args: argparse.Namespace, others: Sequence[str]
     expected = print_expectation(model_folder, args, settings, dtype=dtype)
     if not args.ignore_memory:
         check_fits(expected, args, settings)
-    with _kept_if_resumable(part):
+    with _kept_if_resumable(part, removes=settings.process_index == 0):
         _run(model_folder, args, others, settings, rows=rows, part=part, dtype=dtype, made_by=made_by)
 
 
@@ -79,7 +80,8 @@ def _run(
 ) -> None:
     tokenizer = load_tokenizer(model_folder)
     train_set, eval_set, facts = _data(args, settings, tokenizer, cache=args.cache_dir or part / "tokenized")
-    resume = _open_run(part, model_folder, args, others, facts)
+    check_same(facts["data"], of="data")
+    resume = from_first(lambda: _open_run(part, model_folder, args, settings, others, facts))
 
     model = load_model(model_folder, dtype=dtype, device=str(settings.device)).train()
     n_tokens = rows.stop if rows else _n_tokens(tokenizer, model)
@@ -90,22 +92,22 @@ def _run(
     )  # fmt: skip
     print(parts.describe())
     fuse_loss(model, n_tokens=n_tokens)
-    lessons = None
     if args.objective != "lm":
         assert rows is not None
         lessons = Lessons(
             model, model_folder, rows, [train_data.split_weight(path)[0] for path in args.data_path],
             batch=settings.per_device_train_batch_size, seed=settings.seed,
         )  # fmt: skip
+        teach(model, lessons, texts_too=args.objective == "both")
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     trainer = StageTrainer(
         model=model, args=settings, parts=parts, in_backward=args.optim_in_backward,
-        objective=args.objective, lessons=lessons,
+        has_lessons=args.objective != "lm",
         train_dataset=train_set, eval_dataset=eval_set, eval_bytes=facts["eval_bytes"],
         data_collator=packing.Collator(pad, args.cross_document),
     )  # fmt: skip
     run = _train(trainer, part, resume)
-    if not settings.should_save:
+    if settings.process_index != 0:
         return
     checkpoints = [path for name in TRAINER_FOLDERS for path in part.glob(name)]
     stage = {
@@ -132,13 +134,16 @@ def _run(
 
 
 @contextlib.contextmanager
-def _kept_if_resumable(part: Path) -> Iterator[None]:
-    """Remove OUT.part when the body fails before its first checkpoint: there is nothing to go on from."""
+def _kept_if_resumable(part: Path, *, removes: bool) -> Iterator[None]:
+    """Remove OUT.part when the body fails before its first checkpoint: there is nothing to go on from.
+
+    removes: whether this process is the one that does it.
+    """
     was_there = part.exists()
     try:
         yield
     except BaseException:
-        if not was_there and last_checkpoint(part) is None:
+        if removes and not was_there and last_checkpoint(part) is None:
             shutil.rmtree(part, ignore_errors=True)
         raise
 
@@ -169,6 +174,8 @@ def training_arguments(
         "remove_unused_columns": False,
         "use_cpu": not cuda,
         "dataloader_pin_memory": cuda,
+        "ddp_find_unused_parameters": False,  # whatever is trained is in every forward()
+        "ddp_timeout": 6 * 3600,  # seconds: the other processes wait while the first tokenizes
         "report_to": "none",
     }
     if args.optim_in_backward:
@@ -179,6 +186,9 @@ def training_arguments(
     except ValueError as error:
         raise UserError(f"{one_line(error)}; see --help and transformers.TrainingArguments") from None
     settings.output_dir = str(part)  # whatever stands among the others
+    settings._n_gpu = min(
+        settings.n_gpu, 1
+    )  # more in one process would be DataParallel: a launcher's are faster
     optimizer = str(getattr(settings.optim, "value", settings.optim))
     if optimizer in TORCHAO and importlib.util.find_spec("torchao") is None:
         raise UserError(
@@ -221,7 +231,7 @@ def _data(
         max_length=args.model_max_length, cache_dir=cache, seed=settings.seed, text_field=args.text_field
     )
     mix = _mix(args.stage_mix)
-    with settings.main_process_first():
+    with in_turn():
         texts = train_data.load_dataset(args.data_path, tokenizer, stage_mix=mix, **shared)
         held_out = None
         if args.eval_path:
@@ -260,7 +270,12 @@ def _mix(given: Sequence[str] | None) -> dict[str, float] | None:
 
 
 def _open_run(
-    part: Path, model: Path, args: argparse.Namespace, others: Sequence[str], facts: dict[str, Any]
+    part: Path,
+    model: Path,
+    args: argparse.Namespace,
+    settings: transformers.TrainingArguments,
+    others: Sequence[str],
+    facts: dict[str, Any],
 ) -> Path | None:
     """Make OUT.part, or find the last checkpoint in the one this run has left; UserError for another's."""
     files = read_checkpoint(model).files
@@ -268,7 +283,7 @@ def _open_run(
     flags: dict[str, Any] = {
         name: str(value) for name, value in vars(args).items() if name != "ignore_memory"
     }
-    flags["others"] = list(others)
+    flags |= {"others": list(others), "processes": settings.world_size}
     ours = {"format": RUN_FORMAT[0], "version": RUN_FORMAT[1], "flags": flags}
     ours |= {"model_sha256": facts["model"], "data_sha256": facts["data"]}
     path = part / RUN_FILE
@@ -296,18 +311,27 @@ def _open_run(
 
 def _train(trainer: StageTrainer, part: Path, resume: Path | None) -> dict[str, Any]:
     """Train to the end; return what the final table shows."""
-    run = read_json_object(part / RUN_FILE)
-    if "bits_per_byte_before" not in run and trainer.eval_dataset is not None:
-        run["bits_per_byte_before"] = trainer.evaluate(metric_key_prefix="before")["before_bits_per_byte"]
-        if trainer.args.should_save:
-            write_json(part / RUN_FILE, run)
+    run = from_first(lambda: read_json_object(part / RUN_FILE))
     if resume:
         print(f"going on from {resume}")
     begun = time.perf_counter()
+
+    def measure_before() -> None:
+        nonlocal begun
+        if "bits_per_byte_before" not in run and trainer.eval_dataset is not None:
+            run["bits_per_byte_before"] = trainer.evaluate(metric_key_prefix="before")["before_bits_per_byte"]
+            if trainer.args.process_index == 0:
+                write_json(part / RUN_FILE, run)
+        begun = time.perf_counter()
+
+    trainer.before_first_step = measure_before
     with stop_on_interrupt(trainer):
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     seconds = time.perf_counter() - begun
+    tokens, peak = trainer.gather_counts(_peak_memory())
     if trainer.interrupted:
+        if trainer.args.process_index != 0:
+            sys.exit(1)  # the launcher lets all of them end by themselves: the first one says why
         raise UserError(
             f"interrupted after step {trainer.state.global_step} of {trainer.state.max_steps}; the same "
             f"command goes on from there"
@@ -319,8 +343,8 @@ def _train(trainer: StageTrainer, part: Path, resume: Path | None) -> dict[str, 
     return {
         "steps": trainer.state.global_step,
         "seconds": round(seconds, 3),
-        "tokens_per_second": round(trainer.tokens_seen / max(seconds, 1e-9), 1),
-        "peak_memory_bytes": _peak_memory(),
+        "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
+        "peak_memory_bytes": peak,
         "bits_per_byte_before": run.get("bits_per_byte_before"),
         "bits_per_byte_after": after,
     }

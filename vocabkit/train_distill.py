@@ -7,12 +7,14 @@ copy of the weights is in memory.
 
 import json
 import random
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vocabkit import corpus, distill
 from vocabkit.contexts import find_contexts
@@ -85,6 +87,24 @@ class Lessons:
         random.Random(f"{self._seed} {epoch}").shuffle(order)
         terms = self._teacher.losses(order[at])
         return terms["input"] + self._settings.output * terms["output"] + self._settings.mass * terms["mass"]
+
+
+def teach(model: Any, lessons: Lessons, *, texts_too: bool) -> None:
+    """Give a model a forward() that takes lesson=(number, share): the loss is that lesson's times its share,
+    and, with texts_too, the loss that forward() had before.
+
+    In forward(), because DDP and FSDP see to the gradients of what goes through it and of nothing else.
+    """
+    read = model.forward
+
+    def forward(self: Any, *, lesson: tuple[int, float] | None = None, **inputs: Any) -> Any:
+        if lesson is None:
+            return read(**inputs)
+        number, share = lesson
+        loss = lessons.loss(number) * share
+        return CausalLMOutputWithPast(loss=loss + read(**inputs).loss if texts_too else loss)
+
+    model.forward = types.MethodType(forward, model)
 
 
 def old_and_new_encoder(folder: Path, rows: NewRows) -> tuple[list[str], Any, Any]:
