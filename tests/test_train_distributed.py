@@ -18,6 +18,7 @@ import pytest
 HARSH = ["--weight_decay", "0.1", "--learning_rate", "1e-3", "--warmup_steps", "0", "--max_steps", "4"]
 ALL = [*HARSH, "--train_rows", "all", "--finetune_layers", "all"]
 SAVING = [*ALL, "--save_steps", "2"]
+LORA = [*HARSH, "--train_rows", "new", "--finetune_layers", "all", "--lora_rank", "2", "--no_merge_lora"]
 JOBS = {
     "new rows": HARSH,
     "all": ALL,
@@ -27,8 +28,15 @@ JOBS = {
     "other data": HARSH,
     "interrupted": SAVING,
     "interrupted again": SAVING,
+    "fsdp new rows": [*HARSH, "--fsdp"],
+    "fsdp all": [*SAVING, "--eval_strategy", "steps", "--eval_steps", "2", "--fsdp"],
+    "fsdp lora": [*LORA, "--fsdp"],
+    "fsdp both": [*HARSH, "--objective", "both", "--fsdp"],
+    "fsdp interrupted": [*SAVING, "--fsdp"],
+    "fsdp interrupted again": [*SAVING, "--fsdp"],
     "killed": SAVING,
 }
+ALONE = {"new rows": HARSH, "all": ALL, "lora": LORA, "distill": JOBS["distill"], "both": JOBS["both"]}
 
 
 def argv_of(job: str, folder: Path, *, out: str) -> list[str]:
@@ -37,7 +45,8 @@ def argv_of(job: str, folder: Path, *, out: str) -> list[str]:
     data = "other.jsonl" if job == "other data" and os.environ.get("RANK") == "1" else "texts.jsonl"
     given = ["--model_name_or_path", str(folder / "extended"), "--data_path", str(folder / data)]
     given += ["--output_dir", str(folder / f"{out}_{name}"), "--eval_path", str(folder / "held_out.jsonl")]
-    return [*given, "--packing", "none", "--model_max_length", "64", "--seed", "3", *JOBS[job]]
+    flags = ALONE[job] if out == "one" else JOBS[job]
+    return [*given, "--packing", "none", "--model_max_length", "64", "--seed", "3", *flags]
 
 
 def two_processes(*command: str, logs: Path) -> int:
@@ -53,20 +62,40 @@ def log(logs: Path, rank: int, stream: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def let_fsdp_run_on_a_cpu() -> None:
+    """Keep accelerate from taking --fsdp for DDP where there is no GPU: all else is what runs on GPUs."""
+    from accelerate.state import DistributedType, PartialState
+    from transformers import TrainingArguments
+
+    made = TrainingArguments.__post_init__
+
+    def pretend(self: Any) -> None:
+        made(self)
+        if self.fsdp:
+            PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+    TrainingArguments.__post_init__ = pretend
+
+
 def run_jobs(folder: Path) -> None:
     """What each of the two processes does: all jobs; what came of them goes to rank*.json."""
+    import torch
+
     import finetune_qwen
     from vocabkit import processes, train
     from vocabkit.errors import UserError
+    from vocabkit.train_rows import whole
     from vocabkit.train_trainer import StageTrainer
 
+    let_fsdp_run_on_a_cpu()
+    torch.set_num_threads(1)
     processes.PATIENCE = 0
     rank, job = int(os.environ["RANK"]), ""
     found: dict[str, Any] = {}
     step, write = StageTrainer.training_step, train._train
 
     def meddle(self: Any, *args: Any, **options: Any) -> Any:
-        if job == "interrupted" and (rank, self.state.global_step) == (1, 2):
+        if job.endswith("interrupted") and (rank, self.state.global_step) == (1, 2):
             os.kill(os.getpid(), signal.SIGINT)  # one of the processes alone is told
         if job == "killed" and (rank, self.state.global_step) == (0, 3):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -74,11 +103,15 @@ def run_jobs(folder: Path) -> None:
 
     def weigh(trainer: Any, *args: Any) -> Any:
         result = write(trainer, *args)
+        assert trainer.parts.sharded == job.startswith("fsdp"), "not what the job is named after"
+        found[job] = digest(trainer)
+        return result
+
+    def digest(trainer: Any) -> str:
         digest = hashlib.sha256()
         for parameter in trainer.parts.trained().values():
-            digest.update(parameter.detach().numpy().tobytes())
-        found[job] = digest.hexdigest()
-        return result
+            digest.update(whole(parameter.detach()).numpy().tobytes())
+        return digest.hexdigest()
 
     StageTrainer.training_step, train._train = meddle, weigh  # type: ignore[method-assign]
     for job in JOBS:
@@ -115,7 +148,7 @@ def folder(tmp_path_factory) -> Path:
         rows = [json.dumps({"text": text}, ensure_ascii=False) for text in lines]
         (folder / f"{name}.jsonl").write_text("\n".join(rows), encoding="utf-8")
     assert two_processes(__file__, str(folder), logs=folder / "logs") != 0, "the last job is killed"
-    for job in ("new rows", "all", "distill", "both"):
+    for job in ALONE:
         batch = ["--per_device_train_batch_size", "4"]
         if job in ("distill", "both"):  # one process hears one lesson a forward(), two hear two
             batch = ["--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2"]
@@ -128,10 +161,13 @@ def found(folder) -> list[dict[str, Any]]:
     return [read_json(folder / f"rank{rank}.json") for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("job", ["new rows", "all", "distill", "both"])
+BOTH_WAYS = ["new rows", "all", "distill", "both", "fsdp new rows", "fsdp all", "fsdp lora", "fsdp both"]
+
+
+@pytest.mark.parametrize("job", BOTH_WAYS)
 def test_two_processes_are_one_with_twice_the_batch(folder, found, job):
     name = job.replace(" ", "_")
-    one, two = folder / f"one_{name}", folder / f"two_{name}"
+    one, two = folder / f"one_{name.removeprefix('fsdp_')}", folder / f"two_{name}"
     before, alone, together = tensors(folder / "extended"), tensors(one), tensors(two)
     assert before.keys() == together.keys()
     assert any(not (before[key] == together[key]).all() for key in before), "nothing moved"
@@ -142,7 +178,11 @@ def test_two_processes_are_one_with_twice_the_batch(folder, found, job):
     assert found[0][job] == found[1][job], "the processes do not agree on what they trained"
     assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in two.iterdir())
     assert not two.with_name(two.name + ".part").exists()
-    if job != "all":
+    if job == "fsdp lora":
+        mine, theirs = tensors(one / "adapter"), tensors(two / "adapter")
+        assert mine.keys() == theirs.keys() and mine
+        assert all((mine[key] - theirs[key]).abs().max() < 1e-5 for key in mine)
+    if not job.endswith("all"):
         first = new_rows(folder / "extended").first
         for key in ("model.embed_tokens.weight", "lm_head.weight"):
             assert (before[key][:first] == together[key][:first]).all()
@@ -151,7 +191,7 @@ def test_two_processes_are_one_with_twice_the_batch(folder, found, job):
 
 def test_the_first_process_alone_speaks(folder):
     first, second = (log(folder / "logs", rank, "stdout") for rank in (0, 1))
-    assert first.count("bits per byte ") == first.count("written; try") == 5
+    assert first.count("bits per byte ") == first.count("written; try") == 10
     assert second == ""
     assert "packing none" in log(folder / "logs", 0, "stderr")
     assert "packing none" not in log(folder / "logs", 1, "stderr")
@@ -163,11 +203,13 @@ def test_errors_name_the_other_process(found):
     assert found[0]["other data"].startswith("process 1 does not have the data of process 0")
 
 
-def test_all_end_after_the_same_step_and_go_on_to_the_same_weights(folder, found):
-    assert found[0]["interrupted"] == "interrupted after step 3 of 4; the same command goes on from there"
-    assert found[1]["interrupted"] == 1
-    whole = sha256_file(folder / "two_all" / "model.safetensors")
-    assert sha256_file(folder / "two_interrupted" / "model.safetensors") == whole
+@pytest.mark.parametrize("kind", ["", "fsdp "])
+def test_all_end_after_the_same_step_and_go_on_to_the_same_weights(folder, found, kind):
+    message = "interrupted after step 3 of 4; the same command goes on from there"
+    assert [each[f"{kind}interrupted"] for each in found] == [message, 1]
+    names = [f"two_{kind}{name}".replace(" ", "_") for name in ("all", "interrupted")]
+    whole, again = (sha256_file(folder / name / "model.safetensors") for name in names)
+    assert whole == again
 
 
 def test_a_killed_run_goes_on(folder):

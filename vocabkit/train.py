@@ -8,7 +8,6 @@ which the same command is known again after a kill. The loop, the schedule and t
 import argparse
 import contextlib
 import hashlib
-import importlib.util
 import shutil
 import sys
 import time
@@ -26,13 +25,20 @@ from vocabkit.files import check_new, fsync_path, read_json_object, read_version
 from vocabkit.model import load_model, load_tokenizer, silence
 from vocabkit.processes import check_same, from_first, in_turn
 from vocabkit.train_distill import Lessons, teach
+from vocabkit.train_flags import check_settings
 from vocabkit.train_loss import fuse_loss
 from vocabkit.train_memory import check_fits, print_expectation
-from vocabkit.train_output import NewRows, append_stage, check_frozen, new_rows, write_trained
+from vocabkit.train_output import (
+    NewRows,
+    append_stage,
+    check_frozen,
+    give_values,
+    new_rows,
+    write_trained,
+)
 from vocabkit.train_parts import Parts, choose_parts
 from vocabkit.train_trainer import StageTrainer, last_checkpoint, stop_on_interrupt
 
-TORCHAO = ("adamw_torch_8bit", "adamw_torch_4bit")  # states of few bits, rounded at random to bfloat16
 RUN_FILE, RUN_FORMAT = "run.json", ("vocabkit-run", 1)
 TRAINER_FOLDERS = ("checkpoint-*", "tokenized")  # in OUT.part, removed at the end
 
@@ -83,7 +89,8 @@ def _run(
     check_same(facts["data"], of="data")
     resume = from_first(lambda: _open_run(part, model_folder, args, settings, others, facts))
 
-    model = load_model(model_folder, dtype=dtype, device=str(settings.device)).train()
+    device = "cpu" if settings.fsdp else str(settings.device)  # FSDP takes its part from there
+    model = load_model(model_folder, dtype=dtype, device=device).train()
     n_tokens = rows.stop if rows else _n_tokens(tokenizer, model)
     parts = choose_parts(
         model, model_folder, rows=args.train_rows, new_rows=rows, n_tokens=n_tokens,
@@ -108,6 +115,8 @@ def _run(
     )  # fmt: skip
     run = _train(trainer, part, resume)
     if settings.process_index != 0:
+        if parts.sharded:
+            _give(model_folder, parts, merge=not args.no_merge_lora)
         return
     checkpoints = [path for name in TRAINER_FOLDERS for path in part.glob(name)]
     stage = {
@@ -189,20 +198,7 @@ def training_arguments(
     settings._n_gpu = min(
         settings.n_gpu, 1
     )  # more in one process would be DataParallel: a launcher's are faster
-    optimizer = str(getattr(settings.optim, "value", settings.optim))
-    if optimizer in TORCHAO and importlib.util.find_spec("torchao") is None:
-        raise UserError(
-            f"--optim {optimizer} is torchao's, which is not installed: pip install torchao, or take "
-            "--optim adamw_torch --dtype float32"
-        )
-    if args.optim_in_backward:
-        wrong = {
-            "--gradient_accumulation_steps 1": settings.gradient_accumulation_steps != 1,
-            "--max_grad_norm 0": settings.max_grad_norm != 0,
-            "one process": settings.world_size > 1,
-        }
-        if found := [flag for flag, is_wrong in wrong.items() if is_wrong]:
-            raise UserError(f"--optim_in_backward steps in the backward pass: it needs {', '.join(found)}")
+    check_settings(settings, in_backward=args.optim_in_backward)
     return settings
 
 
@@ -372,6 +368,13 @@ def _write(
         parts.write_adapter(part / "adapter", base=source)
     stage["rows"] = check_frozen(source, part, changes, n_tokens)
     append_stage(source, part, stage)
+
+
+def _give(source: Path, parts: Parts, *, merge: bool) -> None:
+    """Give the process that is in _write() this one's part of all that is asked for there."""
+    give_values(source, parts.changes(merge=merge))
+    if not merge and parts.lora is not None:
+        parts.write_adapter(None, base=source)
 
 
 def print_table(run: dict[str, Any]) -> None:

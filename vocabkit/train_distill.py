@@ -23,7 +23,7 @@ from vocabkit.errors import UserError
 from vocabkit.files import read_json_object
 from vocabkit.measure import start_token
 from vocabkit.train_output import NewRows
-from vocabkit.train_rows import SplitHead
+from vocabkit.train_rows import SplitHead, rows_of
 from vocabkit.word_model import States
 
 WEIGHT = 1.0  # of these terms beside the next-token loss
@@ -34,8 +34,11 @@ class SplitReader:
 
     def __init__(self, model: Any, rows: NewRows, *, start: int) -> None:
         self.model, self.first_new, self.start, self._stop = model, rows.first, start, rows.stop
-        parameters = [model.get_input_embeddings().rows, model.get_output_embeddings().rows]
-        self.rows: list[nn.Parameter] = parameters[: 1 if parameters[0] is parameters[1] else 2]
+
+    @property
+    def rows(self) -> list[nn.Parameter]:
+        """Input rows of the new words, and output rows of an untied model."""
+        return list(rows_of(self.model).values())
 
     def read(
         self, sequences: Sequence[Sequence[int]], places: Sequence[Sequence[int]], *, words: bool = True

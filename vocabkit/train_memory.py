@@ -11,6 +11,7 @@ in the manner of Qwen2 and Llama; what a library keeps for itself is not in them
 """
 
 import argparse
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -135,6 +136,12 @@ def expect(
     )
 
 
+def one_of(memory: Memory, processes: int) -> Memory:
+    """Return what each of so many processes takes under FSDP, beside the layer that it gathers."""
+    parts = {name: getattr(memory, name) / processes for name in ("weights", "gradients", "optimizer")}
+    return dataclasses.replace(memory, **parts)
+
+
 def print_expectation(folder: Path, args: argparse.Namespace, settings: Any, *, dtype: str) -> Memory:
     """Print and return the memory that a run on this folder is expected to take."""
     config, checkpoint = read_json_object(folder / "config.json"), read_checkpoint(folder)
@@ -150,6 +157,8 @@ def print_expectation(folder: Path, args: argparse.Namespace, settings: Any, *, 
         lora_rank=args.lora_rank, in_backward=args.optim_in_backward,
         checkpointing=settings.activation_checkpointing or settings.gradient_checkpointing,
     )  # fmt: skip
+    if settings.fsdp:
+        memory = one_of(memory, settings.world_size)
     parts = "  ".join(f"{name} {value / GIB:.2f}" for name, value in memory.__dict__.items())
     print(f"memory    {memory.total / GIB:>10.2f} GiB expected: {parts}")
     return memory

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from vocabkit.errors import UserError
 from vocabkit.train_parts import Parts
+from vocabkit.train_rows import reshard
 
 TRAINED_FILE = "trained.safetensors"
 
@@ -96,6 +97,7 @@ class StageTrainer(transformers.Trainer):
                 rows = model(**self._prepare_inputs(batch), per_row=True).logits
             sums += self.accelerator.gather_for_metrics(rows).double().sum(0).cpu()
         model.train(was_training)
+        reshard(model)
         metrics = {
             f"{metric_key_prefix}_bits_per_byte": float(sums[0]) / math.log(2) / self.eval_bytes,
             f"{metric_key_prefix}_loss": float(sums[0] / sums[1]),
@@ -116,14 +118,16 @@ class StageTrainer(transformers.Trainer):
         self.accelerator.wait_for_everyone()  # trainer_state.json, which makes a checkpoint whole, is next
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        if self.is_fsdp_enabled:  # its checkpoints are whole
-            return super()._save(output_dir, state_dict)
+        if self.is_fsdp_enabled:  # the Trainer's own checkpoints of it hold the model beside this
+            return
         assert output_dir is not None
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         trained = {name: p.detach().cpu().contiguous() for name, p in self.parts.trained().items()}
         save_file(trained, Path(output_dir) / TRAINED_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.is_fsdp_enabled:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
         path = Path(resume_from_checkpoint) / TRAINED_FILE
         stored = load_file(path)
         trained = self.parts.trained()

@@ -1,0 +1,76 @@
+"""What transformers would accept and a training stage cannot: refused with the reason, before anything is
+read.
+
+Reads and writes nothing. Whatever is let through goes on after a kill to the weights of an unbroken run.
+"""
+
+import importlib.util
+from typing import Any
+
+from vocabkit.errors import UserError
+
+TORCHAO = ("adamw_torch_8bit", "adamw_torch_4bit")  # states of few bits, rounded at random to bfloat16
+_PICKLED = "its state holds objects that torch.load() refuses, so a checkpoint of it cannot be gone on from"
+_FORGOTTEN = "it keeps its state outside of checkpoints: a run that goes on from one would begin it anew"
+_SMALL = "--optim adamw_torch_8bit, whose state is 2 bytes a weight, with --optim_in_backward"
+# Beginning of the name → why not, and what instead. The first that fits; longer ones stand before shorter.
+REFUSED = {
+    "galore_adamw_layerwise": (_FORGOTTEN, _SMALL),
+    "galore_adamw_8bit_layerwise": (_FORGOTTEN, _SMALL),
+    "galore_adafactor_layerwise": (_FORGOTTEN, _SMALL),
+    "galore": (_PICKLED, "--optim adamw_torch_8bit or adafactor, or --lora_rank 64"),
+    "apollo_adamw_layerwise": (_FORGOTTEN, _SMALL),
+    "apollo": (_PICKLED, "--optim adamw_torch_8bit or adafactor, or --lora_rank 64"),
+    "adalomo": (_FORGOTTEN, "--optim adafactor --optim_in_backward, which has the same state"),
+    "grokadamw": (
+        "a run that goes on from a checkpoint of it ends with other weights",
+        "--optim adamw_torch",
+    ),
+}
+
+
+def check_settings(settings: Any, *, in_backward: bool) -> None:
+    """Raise UserError for a setting that would train something else than it says, or not go on after a kill.
+
+    settings: TrainingArguments. in_backward: whether the optimizer is to step in the backward pass.
+    """
+    optimizer = str(getattr(settings.optim, "value", settings.optim))
+    for name, (reason, instead) in REFUSED.items():
+        if optimizer.startswith(name):
+            raise UserError(f"--optim {optimizer}: {reason}; give {instead}")
+    if optimizer in TORCHAO and importlib.util.find_spec("torchao") is None:
+        raise UserError(
+            f"--optim {optimizer} is torchao's, which is not installed: pip install torchao, or take "
+            "--optim adamw_torch --dtype float32"
+        )
+    if in_backward:
+        wrong = {
+            "--gradient_accumulation_steps 1": settings.gradient_accumulation_steps != 1,
+            "--max_grad_norm 0": settings.max_grad_norm != 0,
+            "one process": settings.world_size > 1,
+            "no --fsdp": settings.fsdp,
+        }
+        if found := [flag for flag, is_wrong in wrong.items() if is_wrong]:
+            raise UserError(f"--optim_in_backward steps in the backward pass: it needs {', '.join(found)}")
+    if settings.fsdp:
+        _check_fsdp(settings)
+
+
+def _check_fsdp(settings: Any) -> None:
+    from accelerate.state import PartialState
+
+    config = settings.fsdp_config
+    if int(config.get("version", 2)) != 2:
+        raise UserError("--fsdp_config: version 1 has no parameters of their own to write; leave version out")
+    if str(config.get("cpu_ram_efficient_loading", False)).lower() == "true":
+        raise UserError(
+            "--fsdp_config: with cpu_ram_efficient_loading only one process has the rows that are chosen "
+            "from; leave it out"
+        )
+    if PartialState().distributed_type.value in ("NO", "MULTI_CPU"):
+        raise UserError(
+            "--fsdp needs a GPU for each of several processes: accelerate launch --multi_gpu finetune_qwen.py "
+            "…; without them it would quietly not be used"
+        )
+    if config.get("activation_checkpointing"):
+        settings.activation_checkpointing = False  # a default on a GPU; FSDP's own is the better one
