@@ -69,8 +69,8 @@ def _check_fsdp(settings: Any) -> None:
         )
     if PartialState().distributed_type.value in ("NO", "MULTI_CPU"):
         raise UserError(
-            "--fsdp needs a GPU for each of several processes: accelerate launch --multi_gpu finetune_qwen.py "
-            "…; without them it would quietly not be used"
+            "--fsdp needs a GPU for each of several processes: accelerate launch --multi_gpu finetune_qwen.py"
+            " …; without them it would quietly not be used"
         )
     if config.get("activation_checkpointing"):
         settings.activation_checkpointing = False  # a default on a GPU; FSDP's own is the better one

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 from torch.func import functional_call
 
 
@@ -104,8 +103,8 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 def reshard(model: nn.Module) -> None:
     """Leave a model under FSDP with its parts alone: what forward() gathered would pass for parameters."""
     for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
+        if callable(again := getattr(module, "reshard", None)):
+            again()
 
 
 def _parameter(weight: torch.Tensor, first: int, stop: int) -> nn.Parameter:
