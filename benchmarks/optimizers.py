@@ -14,14 +14,18 @@ import argparse
 import copy
 import importlib.util
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from vocabkit.errors import run_cli  # noqa: E402
+
+BATCH, LENGTH = 4, 128  # texts of a step, tokens of a text
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,8 +39,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--test", type=Path, default=demo / "heldout_texts.jsonl", help="texts the loss is measured on")
     add("--steps", type=int, default=20, help="(default: %(default)s)")
     add("--rate", type=float, default=1e-5, help="learning rate, constant (default: %(default)s)")
-    add("--batch", type=int, default=4, help="texts of a step (default: %(default)s)")
-    add("--length", type=int, default=128, help="tokens of a text (default: %(default)s)")
     return parser
 
 
@@ -49,15 +51,15 @@ def main(argv: list[str] | None = None) -> int:
 
     silence()
     tokenizer, start = load_tokenizer(args.model), load_model(args.model, dtype="bfloat16")
-    read = [[tokenizer(text)["input_ids"][: args.length] for text in texts_of(path)]
+    read = [[tokenizer(json.loads(text)["text"])["input_ids"][: LENGTH] for text in path.read_text(encoding="utf-8").splitlines()]
             for path in (args.train, args.test)]  # fmt: skip
     train, test = ([ids for ids in texts if len(ids) > 1] for texts in read)
-    batches = [[train[(step * args.batch + at) % len(train)] for at in range(args.batch)]
+    batches = [[train[(step * BATCH + at) % len(train)] for at in range(BATCH)]
                for step in range(args.steps)]  # fmt: skip
     measured = [sum(batches, [])[:100], test[:100]]
-    print(f"{'':<44}{'moved':>8}{'loss, trained':>16}{'loss, held out':>16}")
-    print_line("before", "", start, measured)
-    for name, (dtype, make) in arms().items():
+    print(f"{'':<56}{'moved':>8}{'> 0.001':>9}{'loss, trained':>16}{'loss, held out':>16}")
+    print_line("before", "", "", start, measured)
+    for name, (dtype, make) in arms(start.config.hidden_size).items():
         torch.manual_seed(0)
         model = copy.deepcopy(start).to(dtype)
         before = [p.detach().clone() for p in model.parameters()]
@@ -68,20 +70,18 @@ def main(argv: list[str] | None = None) -> int:
             optimizer.zero_grad()
         pairs = list(zip(before, model.parameters(), strict=True))
         moved = sum(int((a != b).sum()) for a, b in pairs) / sum(a.numel() for a in before)
-        print_line(name, f"{moved:.1%}", model, measured)
+        far = sum(int(((a - b.detach()).abs() > 1e-3).sum()) for a, b in pairs)
+        print_line(name, f"{moved:.1%}", f"{far:,}", model, measured)
     return 0
 
 
-def print_line(name: str, moved: str, model: Any, measured: Sequence[Sequence[Sequence[int]]]) -> None:
-    """Print an arm's line: what moved, and the losses of its weights on some sets of texts."""
+def print_line(
+    name: str, moved: str, far: str, model: Any, measured: Sequence[Sequence[Sequence[int]]]
+) -> None:
+    """Print an arm's line: what moved, how many too far, and the losses of its weights on sets of texts."""
     model = copy.deepcopy(model).float()
     losses = [loss_of(model, rows).item() for rows in measured]
-    print(f"{name:<44}{moved:>8}" + "".join(f"{loss:>16.4f}" for loss in losses), flush=True)
-
-
-def texts_of(path: Path) -> list[str]:
-    """Return the texts of a .jsonl file."""
-    return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+    print(f"{name:<56}{moved:>8}{far:>9}" + "".join(f"{loss:>16.4f}" for loss in losses), flush=True)
 
 
 def loss_of(model: Any, rows: Sequence[Sequence[int]]) -> Any:
@@ -95,7 +95,7 @@ def loss_of(model: Any, rows: Sequence[Sequence[int]]) -> Any:
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
 
 
-def arms() -> dict[str, tuple[Any, Callable[..., Any]]]:
+def arms(width: int) -> dict[str, tuple[Any, Callable[..., Any]]]:
     """Return name → number type of the weights, and what makes the optimizer."""
     import torch
 
@@ -106,12 +106,10 @@ def arms() -> dict[str, tuple[Any, Callable[..., Any]]]:
     else:
         from torchao.optim import AdamW8bit
 
-        for words, rounds in (("", False), (", stochastic rounding", True)):
-
-            def make(*given: Any, rounds: bool = rounds, **options: Any) -> Any:
-                return AdamW8bit(*given, bf16_stochastic_round=rounds, **options)
-
-            found[f"bfloat16, adamw_torch_8bit{words}"] = torch.bfloat16, make
+        apart = math.gcd(width, 256)
+        for words, options in (("", {}), (", rounded at random", {"bf16_stochastic_round": True}),
+            (f", …, blocks of {apart}", {"bf16_stochastic_round": True, "block_size": apart})):  # fmt: skip
+            found[f"bfloat16, adamw_torch_8bit{words}"] = torch.bfloat16, partial(AdamW8bit, **options)
     return found | {"float32, adamw_torch": (torch.float32, plain)}
 
 

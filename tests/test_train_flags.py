@@ -75,6 +75,25 @@ def test_padding_rows_that_an_optimizer_moved_are_zero_again(extended, data, tmp
         assert not tensors(out)[name][train.new_rows(source).stop :].any()
 
 
+def test_rows_do_not_share_a_scale(extended, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(train, "check_settings", lambda *args, **options: None)  # torchao need not be there
+    config = tmp_path / "config.json"
+    for width, given, expected in (
+        (896, "bf16_stochastic_round=True", "bf16_stochastic_round=True,block_size=128"),
+        (3584, None, "block_size=256"),
+        (896, "block_size=64", "block_size=64"),
+    ):
+        config.write_text(json.dumps({"hidden_size": width}), encoding="utf-8")
+        settings = settings_of(
+            tmp_path, "--optim", "adamw_torch_8bit", *(["--optim_args", given] if given else [])
+        )
+        train_flags.keep_rows_apart(settings, tmp_path)
+        assert settings.optim_args == expected
+    settings = settings_of(tmp_path, "--optim", "adafactor")
+    train_flags.keep_rows_apart(settings, tmp_path)
+    assert settings.optim_args is None
+
+
 def test_fsdp_parses(tmp_path, monkeypatch):
     config = {"activation_checkpointing": True, "transformer_layer_cls_to_wrap": ["Qwen2DecoderLayer"]}
     (tmp_path / "fsdp.json").write_text(json.dumps(config), encoding="utf-8")

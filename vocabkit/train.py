@@ -25,7 +25,7 @@ from vocabkit.files import check_new, fsync_path, read_json_object, read_version
 from vocabkit.model import load_model, load_tokenizer, silence
 from vocabkit.processes import check_same, from_first, in_turn
 from vocabkit.train_distill import Lessons, teach
-from vocabkit.train_flags import check_settings
+from vocabkit.train_flags import check_settings, keep_rows_apart
 from vocabkit.train_loss import fuse_loss
 from vocabkit.train_memory import check_fits, print_expectation
 from vocabkit.train_output import (
@@ -52,6 +52,7 @@ def finetune(model_folder: Path, args: argparse.Namespace, others: Sequence[str]
     check_new(args.output_dir)
     part = args.output_dir.with_name(args.output_dir.name + ".part")
     settings = training_arguments(args, others, part=part)
+    keep_rows_apart(settings, model_folder)
     silence()
     transformers.set_seed(settings.seed)
     rows = new_rows(model_folder)

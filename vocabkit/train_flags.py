@@ -5,11 +5,15 @@ Reads and writes nothing. Whatever is let through goes on after a kill to the we
 """
 
 import importlib.util
+import math
+from pathlib import Path
 from typing import Any
 
 from vocabkit.errors import UserError
+from vocabkit.files import read_json_object
 
 TORCHAO = ("adamw_torch_8bit", "adamw_torch_4bit")  # states of few bits, rounded at random to bfloat16
+BLOCK = 256  # numbers that share a scale there unless told otherwise
 _PICKLED = "its state holds objects that torch.load() refuses, so a checkpoint of it cannot be gone on from"
 _FORGOTTEN = "it keeps its state outside of checkpoints: a run that goes on from one would begin it anew"
 _SMALL = "--optim adamw_torch_8bit, whose state is 2 bytes a weight, with --optim_in_backward"
@@ -54,6 +58,21 @@ def check_settings(settings: Any, *, in_backward: bool) -> None:
             raise UserError(f"--optim_in_backward steps in the backward pass: it needs {', '.join(found)}")
     if settings.fsdp:
         _check_fsdp(settings)
+
+
+def keep_rows_apart(settings: Any, folder: Path) -> None:
+    """Let torchao's AdamW scale the states of a row apart from its neighbours', where no block_size is given.
+
+    It rounds 256 numbers with one scale. Where they are of two rows, a frequent token and a rare one, the
+    rare one's squares round to zero, and its steps are hundreds of times too long (benchmarks/optimizers.py).
+    """
+    optimizer = str(getattr(settings.optim, "value", settings.optim))
+    if optimizer in TORCHAO:
+        config = read_json_object(folder / "config.json")
+        text = config.get("text_config") or config
+        if "block_size" not in (settings.optim_args or "") and "hidden_size" in text:
+            size = f"block_size={math.gcd(text['hidden_size'], BLOCK)}"
+            settings.optim_args = ",".join(filter(None, [settings.optim_args, size]))
 
 
 def _check_fsdp(settings: Any) -> None:

@@ -62,6 +62,14 @@ class StageTrainer(transformers.Trainer):
         optimizer = super().create_optimizer(*args, **options)
         return step_in_backward(optimizer) if self.in_backward else optimizer
 
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(args: Any, model: Any = None) -> tuple[Any, Any]:
+        """What --optim and --optim_args name, block_size as the number that torchao needs."""
+        kind, options = transformers.Trainer.get_optimizer_cls_and_kwargs(args, model)
+        if "block_size" in options:
+            options["block_size"] = int(options["block_size"])
+        return kind, options
+
     def get_decay_parameter_names(self, model: Any) -> list[str]:
         """Weight decay would pull new rows towards zero: they have none."""
         rows = {id(row) for row in self.parts.rows.values()}
