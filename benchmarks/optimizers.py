@@ -51,8 +51,8 @@ def main(argv: list[str] | None = None) -> int:
 
     silence()
     tokenizer, start = load_tokenizer(args.model), load_model(args.model, dtype="bfloat16")
-    read = [[tokenizer(json.loads(text)["text"])["input_ids"][: LENGTH] for text in path.read_text(encoding="utf-8").splitlines()]
-            for path in (args.train, args.test)]  # fmt: skip
+    lines = (path.read_text(encoding="utf-8").splitlines() for path in (args.train, args.test))
+    read = [[tokenizer(json.loads(line)["text"])["input_ids"][:LENGTH] for line in each] for each in lines]
     train, test = ([ids for ids in texts if len(ids) > 1] for texts in read)
     batches = [[train[(step * BATCH + at) % len(train)] for at in range(BATCH)]
                for step in range(args.steps)]  # fmt: skip
