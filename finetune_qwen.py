@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 from vocabkit.errors import UserError, run_cli
+from vocabkit.processes import one_voice
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -89,6 +90,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Train as the flags say; return the exit status."""
+    with one_voice():
+        return _main(argv)
+
+
+def _main(argv: list[str] | None) -> int:
     args, others = build_parser().parse_known_args(argv)
     for name in ("torchao", "torch.utils._pytree"):  # about kernels of GPUs that are not there
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -96,7 +96,8 @@ def steps(folder: Path, name: str, *, tokens: int, plain: bool) -> dict[str, flo
     import finetune_qwen
     from vocabkit.model import load_model, load_tokenizer, silence
     from vocabkit.packing import IGNORED, Collator
-    from vocabkit.train import _n_tokens, training_arguments
+    from vocabkit.train import _n_tokens
+    from vocabkit.train_flags import training_arguments
     from vocabkit.train_loss import fuse_loss
     from vocabkit.train_memory import print_expectation
     from vocabkit.train_output import new_rows

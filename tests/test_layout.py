@@ -60,8 +60,17 @@ ALLOWED = {
 }
 MAY_IMPORT_TORCH = {"model", "generate", "train", "measure", "word_measures", "measure_inits"}
 MAY_IMPORT_TORCH |= {"word_model", "distill"}  # new rows that have gradients
-MAY_IMPORT_TORCH |= {"train", "train_distill", "train_loss", "train_parts", "train_rows", "train_trainer"}
+MAY_IMPORT_TORCH |= {
+    "train",
+    "train_distill",
+    "train_flags",
+    "train_loss",
+    "train_parts",
+    "train_rows",
+    "train_trainer",
+}
 MAY_IMPORT_TORCH_INSIDE_FUNCTIONS = MAY_IMPORT_TORCH | {"torch_bin", "train_memory", "packing"}
+MAY_IMPORT_TORCH_INSIDE_FUNCTIONS |= {"processes"}
 ALONE = {"errors", "text", "bpe", "unigram"}  # these need no other module of ours either, but errors
 
 

@@ -430,8 +430,8 @@ def test_peak_memory_is_that_of_the_training(monkeypatch, tmp_path):
         peak[0] = max(peak[0], size)
 
     class Trainer:
-        eval_dataset, interrupted, tokens_seen = ["a text"], False, 1
-        state, args = types.SimpleNamespace(global_step=1), types.SimpleNamespace(should_save=False)
+        eval_dataset, interrupted, before_first_step = ["a text"], False, None
+        state, args = types.SimpleNamespace(global_step=1), types.SimpleNamespace(process_index=0)
         parts = types.SimpleNamespace(round_to_stored=lambda: None)
 
         def evaluate(self, metric_key_prefix: str) -> dict[str, float]:
@@ -439,7 +439,11 @@ def test_peak_memory_is_that_of_the_training(monkeypatch, tmp_path):
             return {f"{metric_key_prefix}_bits_per_byte": 1.0}
 
         def train(self, resume_from_checkpoint: str | None) -> None:
+            self.before_first_step()
             took(5)
+
+        def gather_counts(self, peak: int) -> tuple[int, int]:
+            return 1, peak
 
     write_json(tmp_path / "run.json", {})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

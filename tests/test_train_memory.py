@@ -13,7 +13,7 @@ import finetune_qwen
 from vocabkit import train_loss
 from vocabkit.checkpoint import Tensor
 from vocabkit.errors import UserError
-from vocabkit.train import training_arguments
+from vocabkit.train_flags import training_arguments
 from vocabkit.train_memory import (
     CARD_RESERVE,
     CHUNK,
@@ -114,7 +114,7 @@ def run_on(
 ) -> tuple[Stage, argparse.Namespace, Any]:
     """What a run with these flags of finetune_qwen.py hands to check_fits() on such a card."""
     monkeypatch.setattr("vocabkit.train_memory.available", lambda _: card - CARD_RESERVE)
-    monkeypatch.setattr("vocabkit.train.TORCHAO", ())  # whether it is installed is not the question here
+    monkeypatch.setattr("vocabkit.train_flags.TORCHAO", ())  # installed or not is not asked
     of_a_gpu = ["--optim", "adamw_torch_8bit", "--activation_checkpointing", "true", "--dtype", "bfloat16",
                 "--per_device_train_batch_size", "1", "--model_max_length", str(tokens)]  # fmt: skip
     given = ["--model_name_or_path", "M", "--data_path", "D", "--output_dir", "O", *of_a_gpu, *flags]

@@ -225,7 +225,7 @@ class Teacher:
     """The lessons that contexts make, and their losses; one model is teacher and student."""
 
     def __init__(self, model: WordModel, contexts: Sequence[Context], *, settings: Settings) -> None:
-        self.model, self.settings = model, settings
+        self.model, self.settings, self.cache_left = model, settings, CACHE_BYTES
         by_length = sorted(contexts, key=lambda context: len(context.new_ids))
         self.lessons: list[_Lesson] = []
         for first in range(0, len(contexts), settings.batch):
@@ -233,7 +233,6 @@ class Teacher:
             for context in by_length[first : first + settings.batch]:
                 self.lessons[-1].add(context, places=settings.places)
         self.taught: dict[int, _Taught] = {}
-        self.cached = 0
 
     def order(self, seed: int, epoch: int) -> list[int]:
         """Return the numbers of the lessons in the order of an epoch."""
@@ -255,8 +254,8 @@ class Teacher:
         words = torch.zeros(len(lesson.new_words)).index_add_(0, piece_of, chosen)
         taught = _Taught(states.hidden[lesson.old_after].cpu(), words)
         size = taught.hidden.numel() * taught.hidden.element_size()
-        if self.cached + size <= CACHE_BYTES:
-            self.cached += size
+        if size <= self.cache_left:
+            self.cache_left -= size
             self.taught[at] = taught
         return taught
 

@@ -8,7 +8,6 @@ which the same command is known again after a kill. The loop, the schedule and t
 import argparse
 import contextlib
 import hashlib
-import importlib.util
 import shutil
 import sys
 import time
@@ -18,11 +17,10 @@ from typing import Any
 
 import torch
 import transformers
-from transformers.integrations import get_reporting_integration_callbacks
 
 from vocabkit import packing, train_data
 from vocabkit.checkpoint import read_checkpoint
-from vocabkit.errors import UserError, one_line
+from vocabkit.errors import UserError
 from vocabkit.files import (
     check_new,
     fsync_path,
@@ -33,14 +31,22 @@ from vocabkit.files import (
     write_json,
 )
 from vocabkit.model import check_attention, is_flash, load_model, load_tokenizer, silence
-from vocabkit.train_distill import Lessons
+from vocabkit.processes import check_same, from_first, in_turn
+from vocabkit.train_distill import Lessons, teach
+from vocabkit.train_flags import keep_rows_apart, training_arguments
 from vocabkit.train_loss import fuse_loss
 from vocabkit.train_memory import check_fits, print_expectation
-from vocabkit.train_output import NewRows, append_stage, check_frozen, new_rows, write_trained
+from vocabkit.train_output import (
+    NewRows,
+    append_stage,
+    check_frozen,
+    give_values,
+    new_rows,
+    write_trained,
+)
 from vocabkit.train_parts import Parts, choose_parts
 from vocabkit.train_trainer import StageTrainer, last_checkpoint, stop_on_interrupt
 
-TORCHAO = ("adamw_torch_8bit", "adamw_torch_4bit")  # states of few bits, rounded at random to bfloat16
 RUN_FILE, RUN_FORMAT = "run.json", ("vocabkit-run", 1)
 TRAINER_FOLDERS = ("checkpoint-*", "tokenized")  # in OUT.part, removed at the end
 
@@ -54,6 +60,7 @@ def finetune(model_folder: Path, args: argparse.Namespace, others: Sequence[str]
     check_new(args.output_dir)
     part = args.output_dir.with_name(args.output_dir.name + ".part")
     settings = training_arguments(args, others, part=part)
+    keep_rows_apart(settings, model_folder)
     silence()
     transformers.set_seed(settings.seed)
     rows = new_rows(model_folder)
@@ -73,7 +80,7 @@ def finetune(model_folder: Path, args: argparse.Namespace, others: Sequence[str]
     expected = print_expectation(model_folder, args, settings, dtype=dtype)
     if not args.ignore_memory:
         check_fits(expected, args, settings)
-    with _locked(part):
+    with _locked(part) if settings.process_index == 0 else contextlib.nullcontext():
         _run(model_folder, args, others, settings, rows=rows, part=part, dtype=dtype, made_by=made_by)
 
 
@@ -90,11 +97,11 @@ def _run(
 ) -> None:
     tokenizer = load_tokenizer(model_folder)
     train_set, eval_set, facts = _data(args, settings, tokenizer, cache=args.cache_dir or part / "tokenized")
-    resume = _open_run(part, model_folder, args, others, facts)
+    check_same(facts["data"], of="data")
+    resume = from_first(lambda: _open_run(part, model_folder, args, settings, others, facts))
 
-    model = load_model(
-        model_folder, dtype=dtype, device=str(settings.device), attention=args.attn_implementation
-    ).train()
+    device = "cpu" if settings.fsdp else str(settings.device)  # FSDP takes its part from there
+    model = load_model(model_folder, dtype=dtype, device=device, attention=args.attn_implementation).train()
     n_tokens = rows.stop if rows else _n_tokens(tokenizer, model)
     parts = choose_parts(
         model, model_folder, rows=args.train_rows, new_rows=rows, n_tokens=n_tokens,
@@ -103,24 +110,26 @@ def _run(
     )  # fmt: skip
     print(parts.describe())
     fuse_loss(model, n_tokens=n_tokens)
-    lessons = None
     if args.objective != "lm":
         assert rows is not None
         lessons = Lessons(
             model, model_folder, rows, [train_data.split_weight(path)[0] for path in args.data_path],
-            seed=settings.seed,
+            seed=settings.seed, sharded=bool(settings.fsdp),
         )  # fmt: skip
+        teach(model, lessons, texts_too=args.objective == "both")
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     trainer = StageTrainer(
         model=model, args=settings, parts=parts, in_backward=args.optim_in_backward,
-        objective=args.objective, lessons=lessons,
+        has_lessons=args.objective != "lm",
         train_dataset=train_set, eval_dataset=eval_set, eval_bytes=facts["eval_bytes"],
         data_collator=packing.Collator(
             pad, args.cross_document, flatten=is_flash(args.attn_implementation or "")
         ),
     )  # fmt: skip
     run = _train(trainer, part, resume)
-    if not settings.should_save:
+    if settings.process_index != 0:
+        if parts.sharded:
+            _give(model_folder, parts, merge=not args.no_merge_lora)
         return
     checkpoints = [path for name in TRAINER_FOLDERS for path in part.glob(name)]
     stage = {
@@ -162,65 +171,6 @@ def _locked(part: Path) -> Iterator[None]:
             raise
 
 
-def training_arguments(
-    args: argparse.Namespace, others: Sequence[str], *, part: Path
-) -> transformers.TrainingArguments:
-    """Return TrainingArguments from the flags that are not ours, with defaults that fit what they run on."""
-    cuda = torch.cuda.is_available()
-    kind: Any = transformers.TrainingArguments
-    parser = transformers.HfArgumentParser(kind, allow_abbrev=False)
-    defaults: dict[str, Any] = {
-        "output_dir": str(part),
-        "per_device_train_batch_size": 1 if cuda else 4,
-        "per_device_eval_batch_size": 1 if cuda else 4,
-        "learning_rate": 1e-3 if args.train_rows == "new" and args.finetune_layers == "none" else 1e-5,
-        "num_train_epochs": 1,
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": 0.03,  # a share of all steps
-        "logging_steps": 10,
-        "logging_nan_inf_filter": False,  # it would hide what training_step() stops at
-        "save_steps": 200,
-        "save_total_limit": 2,
-        "eval_strategy": "no",
-        "activation_checkpointing": cuda,
-        "optim": "adamw_torch_8bit" if cuda and args.dtype != "float32" else "adamw_torch",
-        "optim_args": "bf16_stochastic_round=True" if cuda and args.dtype != "float32" else None,
-        "remove_unused_columns": False,
-        "use_cpu": not cuda,
-        "dataloader_pin_memory": cuda,
-        "report_to": "none",
-    }
-    if args.optim_in_backward:
-        defaults["max_grad_norm"] = 0.0
-    parser.set_defaults(**defaults)
-    try:
-        (settings,) = parser.parse_args_into_dataclasses(args=[*others])
-    except ValueError as error:
-        raise UserError(f"{one_line(error)}; see --help and transformers.TrainingArguments") from None
-    settings.output_dir = str(part)  # whatever stands among the others
-    optimizer = str(getattr(settings.optim, "value", settings.optim))
-    if optimizer in TORCHAO and importlib.util.find_spec("torchao") is None:
-        raise UserError(
-            f"--optim {optimizer} is torchao's, which is not installed: pip install torchao, or take "
-            "--optim adamw_torch --dtype float32"
-        )
-    try:  # before anything else is done: the Trainer would make them after the model is loaded
-        for callback in get_reporting_integration_callbacks(settings.report_to):
-            callback()
-    except (ImportError, RuntimeError, ValueError) as error:
-        given = " ".join(settings.report_to)
-        raise UserError(f"--report_to {given}: {one_line(error).rstrip('.')}; or leave it out") from None
-    if args.optim_in_backward:
-        wrong = {
-            "--gradient_accumulation_steps 1": settings.gradient_accumulation_steps != 1,
-            "--max_grad_norm 0": settings.max_grad_norm != 0,
-            "one process": settings.world_size > 1,
-        }
-        if found := [flag for flag, is_wrong in wrong.items() if is_wrong]:
-            raise UserError(f"--optim_in_backward steps in the backward pass: it needs {', '.join(found)}")
-    return settings
-
-
 def _check_source(folder: Path) -> None:
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         base = read_json_object(folder / "adapter_config.json").get("base_model_name_or_path")
@@ -246,7 +196,7 @@ def _data(
         max_length=args.model_max_length, cache_dir=cache, seed=settings.seed, text_field=args.text_field
     )
     mix = _mix(args.stage_mix)
-    with settings.main_process_first():
+    with in_turn():
         texts = train_data.load_dataset(args.data_path, tokenizer, stage_mix=mix, **shared)
         held_out = None
         if args.eval_path:
@@ -285,7 +235,12 @@ def _mix(given: Sequence[str] | None) -> dict[str, float] | None:
 
 
 def _open_run(
-    part: Path, model: Path, args: argparse.Namespace, others: Sequence[str], facts: dict[str, Any]
+    part: Path,
+    model: Path,
+    args: argparse.Namespace,
+    settings: transformers.TrainingArguments,
+    others: Sequence[str],
+    facts: dict[str, Any],
 ) -> Path | None:
     """Make OUT.part, or find the last checkpoint in the one this run has left; UserError for another's."""
     files = read_checkpoint(model).files
@@ -293,7 +248,7 @@ def _open_run(
     flags: dict[str, Any] = {
         name: str(value) for name, value in vars(args).items() if name != "ignore_memory"
     }
-    flags["others"] = list(others)
+    flags |= {"others": list(others), "processes": settings.world_size}
     ours = {"format": RUN_FORMAT[0], "version": RUN_FORMAT[1], "flags": flags}
     ours |= {"model_sha256": facts["model"], "data_sha256": facts["data"]}
     path = part / RUN_FILE
@@ -321,20 +276,29 @@ def _open_run(
 
 def _train(trainer: StageTrainer, part: Path, resume: Path | None) -> dict[str, Any]:
     """Train to the end; return what the final table shows."""
-    run = read_json_object(part / RUN_FILE)
-    if "bits_per_byte_before" not in run and trainer.eval_dataset is not None:
-        run["bits_per_byte_before"] = trainer.evaluate(metric_key_prefix="before")["before_bits_per_byte"]
-        if trainer.args.should_save:
-            write_json(part / RUN_FILE, run)
+    run = from_first(lambda: read_json_object(part / RUN_FILE))
     if resume:
         print(f"going on from {resume}")
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()  # what loading and the first evaluation took is not asked
     begun = time.perf_counter()
+
+    def measure_before() -> None:
+        nonlocal begun
+        if "bits_per_byte_before" not in run and trainer.eval_dataset is not None:
+            run["bits_per_byte_before"] = trainer.evaluate(metric_key_prefix="before")["before_bits_per_byte"]
+            if trainer.args.process_index == 0:
+                write_json(part / RUN_FILE, run)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()  # what loading and this evaluation took is not asked
+        begun = time.perf_counter()
+
+    trainer.before_first_step = measure_before
     with stop_on_interrupt(trainer):
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    seconds, peak = time.perf_counter() - begun, _peak_memory()
+    seconds = time.perf_counter() - begun
+    tokens, peak = trainer.gather_counts(_peak_memory())
     if trainer.interrupted:
+        if trainer.args.process_index != 0:
+            sys.exit(1)  # the launcher lets all of them end by themselves: the first one says why
         raise UserError(
             f"interrupted after step {trainer.state.global_step} of {trainer.state.max_steps}; the same "
             f"command goes on from there"
@@ -346,7 +310,7 @@ def _train(trainer: StageTrainer, part: Path, resume: Path | None) -> dict[str, 
     return {
         "steps": trainer.state.global_step,
         "seconds": round(seconds, 3),
-        "tokens_per_second": round(trainer.tokens_seen / max(seconds, 1e-9), 1),
+        "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
         "peak_memory_bytes": peak,
         "bits_per_byte_before": run.get("bits_per_byte_before"),
         "bits_per_byte_after": after,
@@ -376,6 +340,13 @@ def _write(
         parts.write_adapter(part / "adapter", base=source)
     stage["rows"] = check_frozen(source, part, changes, n_tokens)
     append_stage(source, part, stage, name=part.name.removesuffix(".part"))
+
+
+def _give(source: Path, parts: Parts, *, merge: bool) -> None:
+    """Give the process that is in _write() this one's part of all that is asked for there."""
+    give_values(source, parts.changes(merge=merge))
+    if not merge and parts.lora is not None:
+        parts.write_adapter(None, base=source)
 
 
 def print_table(run: dict[str, Any]) -> None:

@@ -6,12 +6,14 @@ copy of the weights is in memory.
 """
 
 import json
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vocabkit import corpus, distill
 from vocabkit.contexts import find_contexts
@@ -20,7 +22,7 @@ from vocabkit.errors import UserError
 from vocabkit.files import read_json_object
 from vocabkit.measure import start_token
 from vocabkit.train_output import NewRows
-from vocabkit.train_rows import SplitHead
+from vocabkit.train_rows import SplitHead, rows_of
 from vocabkit.word_model import States
 
 
@@ -29,8 +31,11 @@ class SplitReader:
 
     def __init__(self, model: Any, rows: NewRows, *, start: int) -> None:
         self.model, self.first_new, self.start, self._stop = model, rows.first, start, rows.stop
-        parameters = [model.get_input_embeddings().rows, model.get_output_embeddings().rows]
-        self.rows: list[nn.Parameter] = parameters[: 1 if parameters[0] is parameters[1] else 2]
+
+    @property
+    def rows(self) -> list[nn.Parameter]:
+        """Input rows of the new words, and output rows of an untied model."""
+        return list(rows_of(self.model).values())
 
     def read(
         self, sequences: Sequence[Sequence[int]], places: Sequence[Sequence[int]], *, words: bool = True
@@ -59,13 +64,19 @@ class SplitReader:
 class Lessons:
     """Batches of contexts of the new words, in an order that the seed decides; loss(n): that of the n-th.
 
-    A batch has the size that distill.py was tuned for, whatever that of the texts is.
+    A batch has the size that distill.py was tuned for, whatever that of the texts is. sharded: FSDP gathers
+    weights whenever the model reads, so all processes must read as often: none may remember a lesson.
     """
 
-    def __init__(self, model: Any, folder: Path, rows: NewRows, texts: Sequence[str], *, seed: int) -> None:
+    def __init__(
+        self, model: Any, folder: Path, rows: NewRows, texts: Sequence[str], *, seed: int,
+        sharded: bool = False,
+    ) -> None:  # fmt: skip
         contexts = _contexts(folder, rows, texts, seed=seed)
         reader: Any = SplitReader(model, rows, start=start_token(folder))
         self._teacher = distill.Teacher(reader, contexts, settings=distill.Settings())
+        if sharded:
+            self._teacher.cache_left = 0
         self._seed = seed
         self.words = len({context.word for context in contexts})
 
@@ -76,6 +87,24 @@ class Lessons:
         """Return the weighted terms of a batch; the same number is the same batch."""
         epoch, at = divmod(number, len(self))
         return self._teacher.loss(self._teacher.order(self._seed, epoch)[at])
+
+
+def teach(model: Any, lessons: Lessons, *, texts_too: bool) -> None:
+    """Give a model a forward() that takes lesson=(number, share): the loss is that lesson's times its share,
+    and, with texts_too, the loss that forward() had before.
+
+    In forward(), because DDP and FSDP see to the gradients of what goes through it and of nothing else.
+    """
+    read = model.forward
+
+    def forward(self: Any, *, lesson: tuple[int, float] | None = None, **inputs: Any) -> Any:
+        if lesson is None:
+            return read(**inputs)
+        number, share = lesson
+        loss = lessons.loss(number) * share
+        return CausalLMOutputWithPast(loss=loss + read(**inputs).loss if texts_too else loss)
+
+    model.forward = types.MethodType(forward, model)
 
 
 def old_and_new_encoder(folder: Path, rows: NewRows) -> tuple[list[str], Any, Any]:

@@ -143,14 +143,21 @@ def expect(
 
 @dataclass(frozen=True)
 class Stage:
-    """A model and what expect() is told of a run on it: its keyword arguments."""
+    """A model and what expect() is told of a run on it: its keyword arguments; FSDP's number of processes."""
 
     model: Model
     flags: Mapping[str, Any]
+    processes: int = 1
 
     def memory(self, **changes: Any) -> Memory:
-        """Return the memory of the stage, some of its flags changed."""
-        return expect(self.model, **{**self.flags, **changes})
+        """Return the memory of the stage in one process, some of its flags changed."""
+        return one_of(expect(self.model, **{**self.flags, **changes}), self.processes)
+
+
+def one_of(memory: Memory, processes: int) -> Memory:
+    """Return what each of so many processes takes under FSDP, beside the layer that it gathers."""
+    parts = {name: getattr(memory, name) / processes for name in ("weights", "gradients", "optimizer")}
+    return replace(memory, **parts)
 
 
 def stage_of(model: Model, args: argparse.Namespace, settings: Any, *, dtype: str) -> Stage:
@@ -170,6 +177,7 @@ def stage_of(model: Model, args: argparse.Namespace, settings: Any, *, dtype: st
             "in_backward": args.optim_in_backward,
             "checkpointing": bool(settings.activation_checkpointing or settings.gradient_checkpointing),
         },
+        settings.world_size if settings.fsdp else 1,
     )
 
 

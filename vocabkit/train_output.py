@@ -86,12 +86,29 @@ def write_trained(source: Path, part: Path, changes: Mapping[str, Change]) -> No
         if path.is_file() and wanted:
             copy_file(path, part / path.name)
     copy_unchanged(checkpoint, part, vocabulary=changes.keys())
-    for file in sorted({checkpoint.tensors[name].file for name in changes}):
+    for file in _files(checkpoint, changes):
         _write_file(checkpoint, file, part / file.name, changes)
 
 
+def give_values(source: Path, changes: Mapping[str, Change]) -> None:
+    """Ask for all new values in the order in which write_trained() does, so that it gets this one's part."""
+    checkpoint = read_checkpoint(source)
+    for file in _files(checkpoint, changes):
+        for tensor in _tensors_of(checkpoint, file):
+            if change := changes.get(tensor.name):
+                change.values()
+
+
+def _files(checkpoint: Checkpoint, changes: Mapping[str, Change]) -> list[Path]:
+    return sorted({checkpoint.tensors[name].file for name in changes})
+
+
+def _tensors_of(checkpoint: Checkpoint, file: Path) -> list[Tensor]:
+    return [tensor for tensor in checkpoint.tensors.values() if tensor.file == file]
+
+
 def _write_file(checkpoint: Checkpoint, file: Path, target: Path, changes: Mapping[str, Change]) -> None:
-    tensors = [tensor for tensor in checkpoint.tensors.values() if tensor.file == file]
+    tensors = _tensors_of(checkpoint, file)
     with file.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
         write_all(writer, header_bytes(tensors, checkpoint.metadata[file]))
         for tensor in tensors:

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from vocabkit.checkpoint import Checkpoint, read_checkpoint
+from vocabkit.checkpoint import Checkpoint, is_zero, read_checkpoint
 from vocabkit.errors import UserError
 from vocabkit.train_output import Change, NewRows
-from vocabkit.train_rows import clamp_norms, norm_range, split_rows
+from vocabkit.train_rows import clamp_norms, local, norm_range, rows_of, split_rows, whole
 
 LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
@@ -26,14 +26,27 @@ ADAPTER = "default"
 
 @dataclass
 class Parts:
-    """What moves in a model. rows: "embed", "head" → parameter of new rows; ranges: their norms' bounds."""
+    """What moves in a model. ranges: "embed", "head" → bounds of the norms of new rows.
+
+    Where FSDP has given each process a part of a parameter, all of them must ask for changes' values.
+    """
 
     model: Any
     checkpoint: Checkpoint
-    rows: dict[str, nn.Parameter] = field(default_factory=dict)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     first_new: int | None = None
+    n_tokens: int | None = None  # rows from here on are padding
     lora: Any = None  # the LoraConfig
+
+    @property
+    def rows(self) -> dict[str, nn.Parameter]:
+        """ "embed", "head" → parameter of new rows; the head of a tied model has none of its own."""
+        return rows_of(self.model)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether this process holds a part of each parameter alone."""
+        return any(hasattr(parameter, "full_tensor") for parameter in self.trained().values())
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Return name → parameter of all that moves, shared ones once."""
@@ -57,7 +70,7 @@ class Parts:
     def clamp(self) -> None:
         """Bring the norms of new rows back into the range of the old ones'."""
         for name, bounds in self.ranges.items():
-            clamp_norms(self.rows[name].data, *bounds)
+            clamp_norms(local(self.rows[name].data), *bounds)  # rows are never cut: FSDP cuts between them
 
     @torch.no_grad()
     def round_to_stored(self) -> None:
@@ -65,7 +78,8 @@ class Parts:
         for name, parameter in self.trained().items():
             tensor = self.checkpoint.tensors.get(self._stored_name(name))
             if tensor is not None:
-                parameter.copy_(parameter.to(TORCH_DTYPES[tensor.dtype]))
+                mine = local(parameter)
+                mine.copy_(mine.to(TORCH_DTYPES[tensor.dtype]))
 
     def changes(self, *, merge: bool) -> dict[str, Change]:
         """Return tensor → its new values. merge: LoRA's products are added to their layers' weights."""
@@ -73,12 +87,24 @@ class Parts:
         for name, parameter in self.trained().items():
             if ".lora_" not in name:
                 first = self.first_new if name.endswith(".rows") else None
-                found[self._stored_name(name)] = Change(_values(parameter), first)
+                stored = self._stored_name(name)
+                found[stored] = Change(_values(parameter, zero_from=self._zero_from(stored, first)), first)
         if merge and self.lora is not None:
             for name, module in self.model.named_modules():
                 if hasattr(module, "get_delta_weight") and ADAPTER in module.lora_A:
                     found[self._stored_name(name + ".weight")] = Change(_merged(module))
         return found
+
+    def _zero_from(self, name: str, first: int | None) -> int | None:
+        """Return where the padding rows of a table begin that are zero; None for others, and new rows alone.
+
+        They stay zero: they are no answers, but what an optimizer rounds its states to can move them.
+        """
+        tensor, rows = self.checkpoint.tensors.get(name), self.model.get_input_embeddings().weight.shape[0]
+        if first is not None or tensor is None or tensor.shape[0] != rows or self.n_tokens in (None, rows):
+            return None
+        assert self.n_tokens is not None
+        return self.n_tokens if is_zero(tensor, self.n_tokens, rows - 1) else None
 
     def _stored_name(self, name: str) -> str:
         """Return the checkpoint's name of a parameter: wrappers taken off, the base model's prefix too."""
@@ -96,28 +122,37 @@ class Parts:
                     "architecture cannot be saved tensor by tensor: leave its layers out (--finetune_layers)"
                 )
 
-    def write_adapter(self, folder: Path, *, base: Path) -> None:
-        """Write LoRA alone, in the format of peft."""
+    def write_adapter(self, folder: Path | None, *, base: Path) -> None:
+        """Write LoRA alone, in the format of peft. folder: None in a process that only gives its part."""
         from peft import get_peft_model_state_dict
         from safetensors.torch import save_file
 
-        folder.mkdir()
         state = get_peft_model_state_dict(self.model, adapter_name=ADAPTER, save_embedding_layers=False)
-        state = {f"base_model.model.{name}": t.detach().cpu().contiguous() for name, t in state.items()
-                 if "lora_" in name}  # fmt: skip
+        state = {f"base_model.model.{name}": whole(t.detach()).cpu().contiguous()
+                 for name, t in state.items() if "lora_" in name}  # fmt: skip
+        if folder is None:
+            return
+        folder.mkdir()
         save_file(state, folder / "adapter_model.safetensors")
         self.lora.base_model_name_or_path = str(base)
         self.lora.save_pretrained(str(folder))
 
 
-def _values(parameter: nn.Parameter) -> Callable[[], np.ndarray]:
-    return lambda: parameter.detach().float().cpu().numpy()
+def _values(parameter: nn.Parameter, *, zero_from: int | None = None) -> Callable[[], np.ndarray]:
+    def values() -> np.ndarray:
+        found = whole(parameter.detach()).float().cpu()
+        if zero_from is not None:
+            found = found.clone()  # not the parameter's own memory
+            found[zero_from:] = 0
+        return found.numpy()
+
+    return values
 
 
 def _merged(module: Any) -> Callable[[], np.ndarray]:
     def values() -> np.ndarray:
-        weight = module.base_layer.weight.detach().float()
-        return (weight + module.get_delta_weight(ADAPTER).detach().float()).cpu().numpy()
+        weight = whole(module.base_layer.weight.detach()).float()
+        return (weight + whole(module.get_delta_weight(ADAPTER).detach()).float()).cpu().numpy()
 
     return values
 
@@ -140,7 +175,7 @@ def choose_parts(
     rows: "new", "all" or "none"; layers: "all", "none" or numbers; lora_rank: train LoRA in these layers
     instead of them. Raises UserError for a layer that is not there, and where nothing would move.
     """
-    parts = Parts(model, read_checkpoint(folder))
+    parts = Parts(model, read_checkpoint(folder), n_tokens=n_tokens)
     model.requires_grad_(False)
     chosen = chosen_layers(layers, model.config.get_text_config().num_hidden_layers)
     if lora_rank is not None:
@@ -165,7 +200,7 @@ def choose_parts(
         assert new_rows is not None
         weights = {"embed": tables[0].weight, "head": tables[1].weight}
         chosen_parameters = parts.trained()
-        parts.rows = split_rows(model, first=new_rows.first, stop=new_rows.stop)
+        split_rows(model, first=new_rows.first, stop=new_rows.stop)
         for parameter in chosen_parameters.values():
             parameter.requires_grad_(True)
         parts.first_new = new_rows.first

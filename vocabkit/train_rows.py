@@ -82,6 +82,31 @@ def split_rows(model: Any, *, first: int, stop: int) -> dict[str, nn.Parameter]:
     return rows
 
 
+def rows_of(model: Any) -> dict[str, nn.Parameter]:
+    """Return what split_rows() returned, looked up anew: FSDP puts other parameters in their places."""
+    embed, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if not isinstance(embed, SplitEmbedding):
+        return {}
+    return {"embed": embed.rows} | ({} if head.rows is embed.rows else {"head": head.rows})
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the part of a tensor that FSDP has left here, in the same memory; or the tensor itself."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor gathered from all processes, each of which must ask for it; or the tensor itself."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def reshard(model: nn.Module) -> None:
+    """Leave a model under FSDP with its parts alone: what forward() gathered would pass for parameters."""
+    for module in model.modules():
+        if callable(again := getattr(module, "reshard", None)):
+            again()
+
+
 def _parameter(weight: torch.Tensor, first: int, stop: int) -> nn.Parameter:
     return nn.Parameter(weight.detach()[first:stop].float().clone())
 

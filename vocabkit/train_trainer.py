@@ -9,18 +9,17 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers.integrations import TensorBoardCallback
 
 from vocabkit.errors import UserError
-from vocabkit.train_distill import Lessons
 from vocabkit.train_parts import Parts
+from vocabkit.train_rows import reshard
 
 TRAINED_FILE = "trained.safetensors"
 
@@ -34,8 +33,7 @@ class StageTrainer(transformers.Trainer):
         parts: Parts,
         in_backward: bool,
         eval_bytes: int,
-        objective: str = "lm",
-        lessons: Lessons | None = None,
+        has_lessons: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -43,32 +41,34 @@ class StageTrainer(transformers.Trainer):
         self.model_accepts_loss_kwargs = True  # fuse_loss() divides by num_items_in_batch
         self.tokens_seen = 0
         self.interrupted = False
-        self.objective: str = objective
-        self.lessons = lessons
+        self.has_lessons = has_lessons  # train_distill.teach()
+        self.before_first_step: Callable[[], object] = lambda: None
         self._part_of_step = 0
         self.add_callback(_EachStep(self))
-        for callback in self.callback_handler.callbacks:
-            # It would choose its folder when training begins, and the first evaluation is before that.
-            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
-                callback.logging_dir = str(Path(str(self.args.output_dir)) / "runs")
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
-        """The next-token loss, the lesson of this step, or the sum of both, as the objective says."""
-        if self.lessons is None or not model.training:
-            return super().compute_loss(model, inputs, *args, **options)
-        every = self.args.gradient_accumulation_steps
-        number = (self.state.global_step * every + self._part_of_step) * self.args.world_size
-        lesson = self.lessons.loss(number + self.args.process_index) / every
-        self._part_of_step = (self._part_of_step + 1) % every
-        if self.objective == "distill":
-            return lesson
-        text: Any = super().compute_loss(model, inputs, *args, **options)
-        return lesson + text
+        """The loss of a batch; where there are lessons, forward() is told which is this one's."""
+        if self.has_lessons and model.training:
+            every, processes = self.args.gradient_accumulation_steps, self.args.world_size
+            number = (self.state.global_step * every + self._part_of_step) * processes
+            self._part_of_step = (self._part_of_step + 1) % every
+            # The Trainer multiplies the loss by the processes, over which DDP and FSDP take the mean.
+            shares = every * (processes if self.args.average_tokens_across_devices else 1)
+            inputs = {**inputs, "lesson": (number + self.args.process_index, 1 / shares)}
+        return super().compute_loss(model, inputs, *args, **options)
 
     def create_optimizer(self, *args: Any, **options: Any) -> Any:
         """Return the optimizer that --optim names, stepping in the backward pass if asked."""
         optimizer = super().create_optimizer(*args, **options)
         return step_in_backward(optimizer) if self.in_backward else optimizer
+
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(args: Any, model: Any = None) -> tuple[Any, Any]:
+        """What --optim and --optim_args name, block_size as the number that torchao needs."""
+        kind, options = transformers.Trainer.get_optimizer_cls_and_kwargs(args, model)
+        if "block_size" in options:
+            options["block_size"] = int(options["block_size"])
+        return kind, options
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
         """Weight decay would pull new rows towards zero: they have none."""
@@ -114,6 +114,7 @@ class StageTrainer(transformers.Trainer):
                 rows = model(**self._prepare_inputs(batch), per_row=True).logits
             sums += self.accelerator.gather_for_metrics(rows).double().sum(0).cpu()
         model.train(was_training)
+        reshard(model)
         metrics = {
             f"{metric_key_prefix}_bits_per_byte": float(sums[0]) / math.log(2) / self.eval_bytes,
             f"{metric_key_prefix}_loss": float(sums[0] / sums[1]),
@@ -123,15 +124,27 @@ class StageTrainer(transformers.Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def gather_counts(self, peak: int) -> tuple[int, int]:
+        """Return the tokens that all processes have seen, and the highest of their peaks."""
+        counts = torch.tensor([[self.tokens_seen, peak]], device=self.args.device)
+        counts = self.accelerator.gather(counts)
+        return int(counts[:, 0].sum()), int(counts[:, 1].max())
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()  # trainer_state.json, which makes a checkpoint whole, is next
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        if self.is_fsdp_enabled:  # its checkpoints are whole
-            return super()._save(output_dir, state_dict)
+        if self.is_fsdp_enabled:  # the Trainer's own checkpoints of it hold the model beside this
+            return
         assert output_dir is not None
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         trained = {name: p.detach().cpu().contiguous() for name, p in self.parts.trained().items()}
         save_file(trained, Path(output_dir) / TRAINED_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.is_fsdp_enabled:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
         path = Path(resume_from_checkpoint) / TRAINED_FILE
         stored = load_file(path)
         trained = self.parts.trained()
@@ -144,14 +157,24 @@ class StageTrainer(transformers.Trainer):
 
 
 class _EachStep(transformers.TrainerCallback):
-    """After each step: norms of new rows back into their range, and an end where Ctrl-C was pressed."""
+    """After each step: norms of new rows back into their range, and an end where Ctrl-C was pressed.
+
+    All processes end after the same step, whichever was told first: the others would wait for it for hours.
+    """
 
     def __init__(self, trainer: StageTrainer) -> None:
         self.trainer = trainer
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        self.trainer.before_first_step()  # here the model is wrapped, and a checkpoint read
+        return control
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         self.trainer.parts.clamp()
         if self.trainer.interrupted:
+            self.trainer.accelerator.set_trigger()
+        if self.trainer.accelerator.check_trigger():
+            self.trainer.interrupted = True
             control.should_save = control.should_training_stop = True
         return control
 
