@@ -88,6 +88,14 @@ def test_new_rows_of_their_own_cost_nothing_but_themselves():
     assert new.gradients == 2048 * H * 2 * 4
 
 
+def test_lessons_need_logits_of_their_places_and_a_few_activations():
+    flags = dict(dtype="bfloat16", optim="adamw_torch", tokens=4096, trained_layers=0, train_rows="new")
+    plain, taught = (expect(sizes(101_056, new=2048), lessons=what, **flags) for what in (False, True))
+    assert taught.loss - plain.loss == 16 * 9 * 101_056 * 4 * 8
+    assert taught.activations - plain.activations == 16 * 50 * 28 * H * 2
+    assert taught.total - plain.total < 0.7 * GIB
+
+
 # What fits which card, and whether the advice of a refusal does
 
 NEW_WORDS = 2048

@@ -35,6 +35,8 @@ STATES = {"adamw_torch_8bit": 2.06, "adamw_torch_4bit": 1.06, "adamw_8bit": 2.03
 FULL_STATES = 8  # AdamW of float32 parameters: two numbers of four bytes; of bfloat16 ones half of it
 LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 CHUNK = 64 << 20  # bytes of logits that the fused loss holds at a time (train_loss.CHUNK, in float32)
+LESSON_TOKENS, LESSON_PLACES = 16 * 50, 16 * 9  # distill.Settings: contexts, and places with logits in them
+LESSON_COPIES = 8  # of these logits in float32, teacher's and student's: as measured
 CARD_RESERVE = 0.5 * GIB  # of a card, for the driver, kernels and fragments
 SHORTEST = 512  # tokens of a row that check_fits() still suggests
 
@@ -114,8 +116,12 @@ def expect(
     in_backward: bool = False,
     checkpointing: bool = True,
     fused: bool = True,
+    lessons: bool = False,
 ) -> Memory:
-    """Return the memory of a stage. tokens: in a batch; trained_layers: how many; lora_rank: in these."""
+    """Return the memory of a stage. tokens: in a batch; trained_layers: how many; lora_rank: in these.
+
+    lessons: --objective distill or both, whose graph is there beside that of the texts.
+    """
     number = NUMBER_BYTES[dtype]
     tables = model.tables if train_rows == "all" else 0
     layers = sum(model.layers[:trained_layers]) + (model.rest if trained_layers == len(model.layers) else 0)
@@ -130,12 +136,14 @@ def expect(
     largest = model.rows * model.width if tables else max((a * b for a, b in model.linear), default=0)
     if in_backward:
         gradients = number * largest if whole else 0
-    half = tokens * model.width * number
+    half = (tokens + lessons * LESSON_TOKENS) * model.width * number
     layer = tokens * (10 * model.width + 4 * model.intermediate) * number
     activations = len(model.layers) * half + layer if checkpointing else len(model.layers) * (layer + half)
     loss = 3 * CHUNK if fused else tokens * model.rows * (8 + number)
     if fused and tables:
         loss = 2 * CHUNK + model.rows * model.width * number  # the chunks' sum, and what is added to it
+    if lessons:
+        loss += LESSON_PLACES * model.rows * 4 * LESSON_COPIES
     return Memory(
         number * model.parameters + own, gradients, state * (whole + adapters + new), activations, loss
     )
@@ -175,6 +183,7 @@ def stage_of(model: Model, args: argparse.Namespace, settings: Any, *, dtype: st
             "trained_layers": layers,
             "lora_rank": args.lora_rank,
             "in_backward": args.optim_in_backward,
+            "lessons": args.objective != "lm",
             "checkpointing": bool(settings.activation_checkpointing or settings.gradient_checkpointing),
         },
         settings.world_size if settings.fsdp else 1,
