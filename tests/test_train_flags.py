@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+import torch
 from test_train import FAST, RUN, data, extended, finetune, killed_run, refuse, tensors  # noqa: F401
 from transformers.training_args import OptimizerNames
 
@@ -92,6 +93,24 @@ def test_rows_do_not_share_a_scale(extended, tmp_path, monkeypatch):  # noqa: F8
     settings = settings_of(tmp_path, "--optim", "adafactor")
     train_flags.keep_rows_apart(settings, tmp_path)
     assert settings.optim_args is None
+
+
+@pytest.mark.parametrize(
+    ("cuda", "flags", "optim"),
+    [
+        (True, ["--train_rows", "new"], "adamw_torch"),  # a few rows in float32: nothing to save, no torchao
+        (True, ["--train_rows", "new", "--finetune_layers", "0"], "adamw_torch_8bit"),
+        (True, ["--train_rows", "all"], "adamw_torch_8bit"),
+        (True, ["--train_rows", "all", "--dtype", "float32"], "adamw_torch"),
+        (False, ["--train_rows", "all"], "adamw_torch"),
+    ],
+)
+def test_the_optimizer_fits_what_moves(tmp_path, monkeypatch, cuda, flags, optim):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(train_flags, "TORCHAO", ())  # installed or not is not asked
+    settings = settings_of(tmp_path, *flags, "--use_cpu", "true")
+    assert settings.optim == optim and settings.learning_rate == (1e-3 if flags[1:] == ["new"] else 1e-5)
+    assert (settings.optim_args is not None) == (optim == "adamw_torch_8bit")
 
 
 def test_fsdp_parses(tmp_path, monkeypatch):

@@ -44,13 +44,15 @@ def training_arguments(
 ) -> transformers.TrainingArguments:
     """Return TrainingArguments from the flags that are not ours, with defaults that fit what they run on."""
     cuda = torch.cuda.is_available()
+    rows_alone = args.train_rows == "new" and args.finetune_layers == "none"  # few numbers, in float32
+    eight_bits = cuda and args.dtype != "float32" and not rows_alone
     kind: Any = transformers.TrainingArguments
     parser = transformers.HfArgumentParser(kind, allow_abbrev=False)
     defaults: dict[str, Any] = {
         "output_dir": str(part),
         "per_device_train_batch_size": 1 if cuda else 4,
         "per_device_eval_batch_size": 1 if cuda else 4,
-        "learning_rate": 1e-3 if args.train_rows == "new" and args.finetune_layers == "none" else 1e-5,
+        "learning_rate": 1e-3 if rows_alone else 1e-5,
         "num_train_epochs": 1,
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.03,  # a share of all steps
@@ -60,8 +62,8 @@ def training_arguments(
         "save_total_limit": 2,
         "eval_strategy": "no",
         "activation_checkpointing": cuda,
-        "optim": "adamw_torch_8bit" if cuda and args.dtype != "float32" else "adamw_torch",
-        "optim_args": "bf16_stochastic_round=True" if cuda and args.dtype != "float32" else None,
+        "optim": "adamw_torch_8bit" if eight_bits else "adamw_torch",
+        "optim_args": "bf16_stochastic_round=True" if eight_bits else None,
         "remove_unused_columns": False,
         "use_cpu": not cuda,
         "dataloader_pin_memory": cuda,
