@@ -51,9 +51,13 @@ def argv_of(job: str, folder: Path, *, out: str) -> list[str]:
 
 def two_processes(*command: str, logs: Path) -> int:
     """Run a script in two processes; logs: rank → stdout and stderr of it. Return the launcher's status."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--log-dir", str(logs)]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    run = subprocess.run([*launch, "--redirects", "3", *command], env=environment, capture_output=True)
+    if sys.platform == "linux":
+        environment["GLOO_SOCKET_IFNAME"] = "lo"  # whatever the machine calls itself
+    run = subprocess.run(
+        [*launch, "--log-dir", str(logs), "--redirects", "3", *command], env=environment, capture_output=True
+    )
     return run.returncode
 
 
