@@ -105,6 +105,15 @@ def test_runs_move_new_rows_alone_and_survive_a_kill(source, data, tmp_path, obj
     assert sha256_file(whole / "model.safetensors") == sha256_file(out / "model.safetensors")
 
 
+def test_both_ends_of_an_untied_model_are_taught(data, tmp_path):
+    source = extend(tmp_path, "qwen2", tied=False)
+    out = finetune(source, data, tmp_path / "out", "--objective", "both", "--max_steps", "4")
+    before, after, rows = tensors(source), tensors(out), new_rows(source)
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        moved = (before[name] != after[name]).any(1)
+        assert moved[rows.first : rows.stop].all() and not moved[: rows.first].any()
+
+
 def test_what_cannot_be_distilled(source, data, tmp_path):
     out = tmp_path / "out"
     flags = ["--objective", "distill"]
