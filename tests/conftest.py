@@ -15,6 +15,7 @@ import json
 import os
 import random
 import shutil
+import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,10 @@ settings.register_profile(
 )
 settings.register_profile("thorough", max_examples=2000, deadline=None, suppress_health_check=QUICK)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background: a shell has its jobs ignore Ctrl-C, and they their children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SENTENCES = [
     "Xin chào, hôm nay trời đẹp quá, chúng ta đi chơi nhé!",
