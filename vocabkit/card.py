@@ -181,7 +181,7 @@ def write_trained_card(folder: Path, record: Mapping[str, Any], *, file: str, na
     before, before_vi = EDITED.get(record.get("task", ""), (None, None))
     card = TRAINED.format(
         name=name,
-        base=base,
+        base=_base_name(base),
         base_name=_base_name(base),
         edited=f" after its vocabulary was {before}" if before else "",
         edited_vi=f" sau khi bộ từ vựng {before_vi}" if before_vi else "",
