@@ -17,6 +17,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from vocabkit.errors import UserError, one_line
 from vocabkit.files import read_json_object
+from vocabkit.train_memory import optimizer_name
 
 TORCHAO = ("adamw_torch_8bit", "adamw_torch_4bit")  # states of few bits, rounded at random to bfloat16
 BLOCK = 256  # numbers that share a scale there unless told otherwise
@@ -90,7 +91,7 @@ def check_settings(settings: Any, *, in_backward: bool) -> None:
 
     settings: TrainingArguments. in_backward: whether the optimizer is to step in the backward pass.
     """
-    optimizer = str(getattr(settings.optim, "value", settings.optim))
+    optimizer = optimizer_name(settings)
     for name, (reason, instead) in REFUSED.items():
         if optimizer.startswith(name):
             raise UserError(f"--optim {optimizer}: {reason}; give {instead}")
@@ -124,8 +125,7 @@ def keep_rows_apart(settings: Any, folder: Path) -> None:
     It rounds 256 numbers with one scale. Where they are of two rows, a frequent token and a rare one, the
     rare one's squares round to zero, and its steps are hundreds of times too long (benchmarks/optimizers.py).
     """
-    optimizer = str(getattr(settings.optim, "value", settings.optim))
-    if optimizer in TORCHAO:
+    if optimizer_name(settings) in TORCHAO:
         config = read_json_object(folder / "config.json")
         text = config.get("text_config") or config
         if "block_size" not in (settings.optim_args or "") and "hidden_size" in text:

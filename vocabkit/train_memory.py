@@ -168,19 +168,39 @@ def one_of(memory: Memory, processes: int) -> Memory:
     return replace(memory, **parts)
 
 
+def chosen_layers(given: str, count: int) -> set[int]:
+    """Return the numbers of the layers that a flag names, of so many.
+
+    >>> sorted(chosen_layers("0 2", 4)), chosen_layers("none", 4)
+    ([0, 2], set())
+    """
+    if given in ("all", "none"):
+        return set(range(count)) if given == "all" else set()
+    words = given.replace(",", " ").split()
+    wrong = [word for word in words if not (word.isdecimal() and int(word) < count)]
+    if wrong or not words:
+        raise UserError(
+            f"--finetune_layers {given!r}: {(wrong or ['nothing'])[0]} is no layer of this model, which has "
+            f"0 to {count - 1}; or say all or none"
+        )
+    return {int(word) for word in words}
+
+
+def optimizer_name(settings: Any) -> str:
+    """Return what --optim names: TrainingArguments hold it as a text or as a member of an enumeration."""
+    return str(getattr(settings.optim, "value", settings.optim))
+
+
 def stage_of(model: Model, args: argparse.Namespace, settings: Any, *, dtype: str) -> Stage:
     """Return what the flags of a run say about its memory."""
-    layers = len(model.layers)
-    if args.finetune_layers != "all":
-        layers = 0 if args.finetune_layers == "none" else min(len(args.finetune_layers.split()), layers)
     return Stage(
         model,
         {
             "dtype": dtype,
-            "optim": str(getattr(settings.optim, "value", settings.optim)),
+            "optim": optimizer_name(settings),
             "tokens": settings.per_device_train_batch_size * args.model_max_length,
             "train_rows": args.train_rows,
-            "trained_layers": layers,
+            "trained_layers": len(chosen_layers(args.finetune_layers, len(model.layers))),
             "lora_rank": args.lora_rank,
             "in_backward": args.optim_in_backward,
             "lessons": args.objective != "lm",

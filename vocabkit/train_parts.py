@@ -4,7 +4,6 @@ Reads the folder that is trained for the names and number types of its tensors; 
 Everything that is not chosen is frozen.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +15,10 @@ from torch import nn
 
 from vocabkit.checkpoint import Checkpoint, is_zero, read_checkpoint
 from vocabkit.errors import UserError
+from vocabkit.train_memory import LAYER, chosen_layers
 from vocabkit.train_output import Change, NewRows
 from vocabkit.train_rows import clamp_norms, local, norm_range, rows_of, split_rows, whole
 
-LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 ADAPTER = "default"
 
@@ -210,24 +209,6 @@ def choose_parts(
         raise UserError("nothing would be trained: give --train_rows new or all, or --finetune_layers")
     parts.check_names()
     return parts
-
-
-def chosen_layers(given: str, count: int) -> set[int]:
-    """Return the numbers of the layers that a flag names, of so many.
-
-    >>> sorted(chosen_layers("0 2", 4)), chosen_layers("none", 4)
-    ([0, 2], set())
-    """
-    if given in ("all", "none"):
-        return set(range(count)) if given == "all" else set()
-    words = given.replace(",", " ").split()
-    wrong = [word for word in words if not (word.isdecimal() and int(word) < count)]
-    if wrong or not words:
-        raise UserError(
-            f"--finetune_layers {given!r}: {(wrong or ['nothing'])[0]} is no layer of this model, which has "
-            f"0 to {count - 1}; or say all or none"
-        )
-    return {int(word) for word in words}
 
 
 def _add_lora(model: Any, layers: set[int], rank: int, alpha: int, seed: int) -> Any:
