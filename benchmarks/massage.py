@@ -14,6 +14,7 @@ it was extended, on the same texts. --beside: other folders of the same tokens, 
 """
 
 import argparse
+import functools
 import json
 import math
 import sys
@@ -150,19 +151,21 @@ def table_rows(folder: Path, first: int, stop: int) -> tuple[Any, Any]:
     raise UserError(f"{folder} is untied; this benchmark is of tied models")
 
 
+@functools.cache  # what every arm is compared with is an arm too
 def bits_of_texts(folder: Path, path: Path, *, max_length: int = 256) -> tuple[list[float], list[int]]:
     """Return the bits and the bytes of each text of a file, as finetune_qwen.py measures them."""
     import torch
 
     from vocabkit.model import load_model, load_tokenizer
     from vocabkit.packing import Collator, pack
+    from vocabkit.train import token_count
     from vocabkit.train_data import load_dataset
     from vocabkit.train_loss import fuse_loss
 
     tokenizer, model = load_tokenizer(folder), load_model(folder)
     texts = load_dataset([str(path)], tokenizer, max_length=max_length, notes=lambda note: None)
     packed = pack(texts, how="none", max_length=max_length, notes=lambda note: None)
-    fuse_loss(model, n_tokens=max(tokenizer.get_vocab().values()) + 1)
+    fuse_loss(model, n_tokens=token_count(tokenizer, model))
     bits = []
     with torch.inference_mode():
         for row in packed:

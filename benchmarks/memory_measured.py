@@ -96,7 +96,7 @@ def steps(folder: Path, name: str, *, tokens: int, plain: bool) -> dict[str, flo
     import finetune_qwen
     from vocabkit.model import load_model, load_tokenizer, silence
     from vocabkit.packing import IGNORED, Collator
-    from vocabkit.train import _n_tokens
+    from vocabkit.train import token_count
     from vocabkit.train_flags import training_arguments
     from vocabkit.train_loss import fuse_loss
     from vocabkit.train_memory import print_expectation
@@ -126,7 +126,7 @@ def steps(folder: Path, name: str, *, tokens: int, plain: bool) -> dict[str, flo
         stage = print_expectation(folder, args, settings, dtype=dtype)
         model = load_model(folder, dtype=dtype, device=str(settings.device)).train()
         rows = new_rows(folder)
-        n_tokens = rows.stop if rows else _n_tokens(load_tokenizer(folder), model)
+        n_tokens = rows.stop if rows else token_count(load_tokenizer(folder), model)
         parts = choose_parts(
             model, folder, rows=args.train_rows, new_rows=rows, n_tokens=n_tokens,
             layers=args.finetune_layers, lora_rank=args.lora_rank, lora_alpha=None,

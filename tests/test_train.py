@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import types
 from collections.abc import Callable
@@ -315,9 +316,7 @@ def test_a_second_interrupt_ends_at_once(extended, data, tmp_path, monkeypatch):
 
 def test_a_loss_that_is_no_number_stops(extended, data, tmp_path):
     source = tmp_path / "broken"
-    source.mkdir()
-    for path in extended("qwen2", tied=True).iterdir():
-        (source / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(extended("qwen2", tied=True), source)
     broken = load_file(source / "model.safetensors")
     broken["model.norm.weight"][:] = float("nan")
     save_file(broken, source / "model.safetensors", metadata={"format": "pt"})
@@ -405,9 +404,7 @@ def test_two_runs_of_one_output(extended, data, tmp_path):
 
 def test_new_tokens_that_are_not_the_last(extended, data, tmp_path):
     source = tmp_path / "source"
-    source.mkdir()
-    for path in extended("qwen2", tied=True).iterdir():
-        (source / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(extended("qwen2", tied=True), source)
     edit = read_json(source / "vocab_edit.json")
     write_json(source / "vocab_edit.json", {**edit, "new_to_old": [None, *edit["new_to_old"][1:]]})
     refuse("has new tokens that are not the last", source, data, tmp_path / "out")

@@ -4,6 +4,7 @@ survived.
 
 import functools
 import json
+import shutil
 
 import pytest
 import torch
@@ -124,9 +125,7 @@ def test_what_cannot_be_distilled(source, data, tmp_path):
     none.write_text("\n".join(lines), encoding="utf-8")
     refuse("no new word stands in the part", source, none, out, *flags)
     other = tmp_path / "other"
-    other.mkdir()
-    for path in source.iterdir():
-        (other / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(source, other)
     tokenizer = read_json(other / "tokenizer.json")
     write_json(other / "tokenizer.json", {**tokenizer, "added_tokens": tokenizer["added_tokens"][:-1]})
     with pytest.raises(UserError, match="new tokens are no added tokens"):

@@ -41,6 +41,7 @@ from tqdm import tqdm
 
 from vocabkit.contexts import Context
 from vocabkit.errors import UserError
+from vocabkit.train_rows import clamp_norms
 from vocabkit.word_model import WordModel
 
 STATE_FORMAT = ("vocabkit-distill", "1")
@@ -318,10 +319,8 @@ class Trainer:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        with torch.no_grad():
-            for rows, (smallest, largest) in zip(self.model.rows, self.limits, strict=True):
-                norms = rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
-                rows.mul_(norms.clamp(smallest, largest) / norms)
+        for rows, limits in zip(self.model.rows, self.limits, strict=True):
+            clamp_norms(rows, *limits)
         self.done += 1
         return float(loss.detach())
 

@@ -102,7 +102,7 @@ def _run(
 
     device = "cpu" if settings.fsdp else str(settings.device)  # FSDP takes its part from there
     model = load_model(model_folder, dtype=dtype, device=device, attention=args.attn_implementation).train()
-    n_tokens = rows.stop if rows else _n_tokens(tokenizer, model)
+    n_tokens = rows.stop if rows else token_count(tokenizer, model)
     parts = choose_parts(
         model, model_folder, rows=args.train_rows, new_rows=rows, n_tokens=n_tokens,
         layers=args.finetune_layers, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha,
@@ -183,7 +183,7 @@ def _check_source(folder: Path) -> None:
     read_checkpoint(folder)
 
 
-def _n_tokens(tokenizer: Any, model: Any) -> int:
+def token_count(tokenizer: Any, model: Any) -> int:
     """Number of ids that tokens have: rows behind the highest are padding, and cannot be an answer."""
     return min(max(tokenizer.get_vocab().values()) + 1, model.get_input_embeddings().weight.shape[0])
 
@@ -242,7 +242,9 @@ def _open_run(
     others: Sequence[str],
     facts: dict[str, Any],
 ) -> Path | None:
-    """Make OUT.part, or find the last checkpoint in the one this run has left; UserError for another's."""
+    """Begin a run in OUT.part, or find the last checkpoint in the one this run has left; UserError for
+    another's.
+    """
     files = read_checkpoint(model).files
     facts["model"] = hashlib.sha256("".join(sha256_file(file) for file in files).encode()).hexdigest()
     flags: dict[str, Any] = {
@@ -253,11 +255,10 @@ def _open_run(
     ours |= {"model_sha256": facts["model"], "data_sha256": facts["data"]}
     path = part / RUN_FILE
     if not path.is_file():
-        if part.exists() and any(inside.name != "tokenized" for inside in part.iterdir()):
+        if any(inside.name != "tokenized" for inside in part.iterdir()):
             raise UserError(
                 f"{part} is not of a training run; choose another --output_dir, or remove it: rm -r {part}"
             )
-        part.mkdir(exist_ok=True)
         write_json(path, ours)
         return None
     last = last_checkpoint(part)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from vocabkit.train_rows import SplitHead
+from vocabkit.train_rows import SplitHead, whole
 
 IGNORED = -100  # label of a token that is not trained
 # On a CPU torch's takes five times as long as the chunks below where the head is trained.
@@ -75,9 +75,7 @@ def token_nats(
     head: Any, hidden: torch.Tensor, wanted: torch.Tensor, *, n_tokens: int, softcap: float | None = None
 ) -> torch.Tensor:
     """Return (N,) float32: −log p of the wanted ids (N,) after hidden states (N, H), among n_tokens ids."""
-    weight = head.weight
-    if hasattr(weight, "full_tensor"):  # a shard of FSDP2
-        weight = weight.full_tensor()
+    weight = whole(head.weight)
     bias = getattr(head, "bias", None)
     options = getattr(torch.nn, "LinearCrossEntropyOptions", None)  # torch 2.13
     plain = not isinstance(head, SplitHead) and softcap is None and bias is None

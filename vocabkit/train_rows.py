@@ -16,13 +16,12 @@ from torch import nn
 from torch.func import functional_call
 
 
-class SplitEmbedding(nn.Module):
-    """Input embeddings whose rows first … first + n - 1 are a parameter; in_use False: the frozen ones."""
+class _Split(nn.Module):
+    """A module of one end of a model, frozen, and the parameter of its rows first … first + n - 1."""
 
     def __init__(self, module: nn.Module, rows: nn.Parameter, first: int) -> None:
         super().__init__()
         self.module, self.rows, self.first = module, rows, first
-        module.padding_idx = None  # type: ignore[assignment]  # it would be taken as an index into the rows
 
     @property
     def weight(self) -> torch.Tensor:
@@ -30,6 +29,14 @@ class SplitEmbedding(nn.Module):
         weight = self.module.weight
         assert isinstance(weight, torch.Tensor)
         return weight
+
+
+class SplitEmbedding(_Split):
+    """Input embeddings some of whose rows are a parameter."""
+
+    def __init__(self, module: nn.Module, rows: nn.Parameter, first: int) -> None:
+        super().__init__(module, rows, first)
+        module.padding_idx = None  # type: ignore[assignment]  # it would be taken as an index into the rows
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         is_new = (ids >= self.first) & (ids < self.first + len(self.rows))
@@ -38,19 +45,8 @@ class SplitEmbedding(nn.Module):
         return torch.where(is_new[..., None], new, self.module(ids.masked_fill(is_new, 0)))
 
 
-class SplitHead(nn.Module):
-    """An output head whose rows first … first + n - 1 are a parameter."""
-
-    def __init__(self, module: nn.Module, rows: nn.Parameter, first: int) -> None:
-        super().__init__()
-        self.module, self.rows, self.first = module, rows, first
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """The frozen matrix: models ask its type and device."""
-        weight = self.module.weight
-        assert isinstance(weight, torch.Tensor)
-        return weight
+class SplitHead(_Split):
+    """An output head some of whose rows are a parameter."""
 
     def real_logits(self, hidden: torch.Tensor, stop: int) -> torch.Tensor:
         """Return (…, stop) logits without those of padding rows; the new rows are the last before them."""
