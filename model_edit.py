@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--syllables", type=int, default=0, metavar="M", help='first M of its rows with "syllable" too')
     add(
         "--init", choices=INITS,
-        help="how new rows are made (default: distill where there are texts to read, else weighted)",
+        help="how new rows are made (default: weighted, the best of those that run no model)",
     )  # fmt: skip
     add(
         "--contexts", nargs="+", default=[], metavar="CORPUS",

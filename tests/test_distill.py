@@ -210,7 +210,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(qwen2, tmp_path):
         "def slow(self, *args): save(self, *args); time.sleep(0.3)\n"
         "distill.Trainer.save = slow\n"
         "extend_vocab(Path(sys.argv[1]), Path(sys.argv[2]), words=Path(sys.argv[3]) / 'words.txt',\n"
-        "    contexts=[sys.argv[3] + '/texts.txt'], contexts_per_word=6)\n"
+        "    init='distill', contexts=[sys.argv[3] + '/texts.txt'], contexts_per_word=6)\n"
     )
     one = os.environ | {"OMP_NUM_THREADS": "1"}  # as build.py sets here: sums depend on it
     process = subprocess.Popen(
@@ -298,11 +298,13 @@ def test_no_contexts_leave_the_rows_alone(qwen2, tmp_path):
 # distill_rows.py
 
 
-def test_without_texts_the_default_is_weighted(qwen2, tmp_path, monkeypatch, capsys):
+def test_the_default_is_weighted_with_texts_or_without(qwen2, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(distill_rows, "EXAMPLES", tmp_path / "none.jsonl")
-    assert choose_init(None, []) == ("weighted", []) and "no --contexts" in capsys.readouterr().out
+    assert choose_init(None, []) == ("weighted", []) and capsys.readouterr().out == ""
     assert choose_init("mean", []) == ("mean", [])
-    assert choose_init(None, ["a"]) == choose_init("distill", ["a"]) == ("distill", ["a"])
+    assert choose_init("distill", ["a"]) == ("distill", ["a"]) and capsys.readouterr().out == ""
+    assert choose_init(None, ["a"]) == ("weighted", [])
+    assert "--contexts are read by --init distill alone" in capsys.readouterr().out
     with pytest.raises(UserError, match="--init distill learns from texts: .* --contexts"):
         choose_init("distill", [])
     with pytest.raises(UserError, match="--init mean reads no texts"):
@@ -312,27 +314,26 @@ def test_without_texts_the_default_is_weighted(qwen2, tmp_path, monkeypatch, cap
         new_rows.make_rows(origin, CONTENTS, init="distill")
 
 
-def test_the_bundled_sentences_are_learned_from_unless_they_lack_the_words(
-    qwen2, tmp_path, monkeypatch, capsys
-):
+def test_distilling_without_contexts_learns_from_the_bundled_sentences(qwen2, tmp_path, monkeypatch):
     words, _ = write_texts(tmp_path)
     bundled = tmp_path / "bundled.jsonl"
     rows = [{"word": word, "examples": LINES} for word in WORDS[:1]]
     bundled.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     monkeypatch.setattr(distill_rows, "EXAMPLES", bundled)
-    extend_vocab(qwen2, tmp_path / "out", words=words)
+    extend_vocab(qwen2, tmp_path / "out", words=words, init="distill")
     facts = read_json(tmp_path / "out" / "vocab_edit.json")["init"]
     assert facts["name"] == "distill" and facts["texts"][0]["name"] == "bundled.jsonl"
     bundled.write_text(json.dumps({"examples": ["Xin chào."]}), encoding="utf-8")
-    extend_vocab(qwen2, tmp_path / "weighted", words=words)
-    assert read_json(tmp_path / "weighted" / "vocab_edit.json")["init"]["name"] == "weighted"
-    assert "no new token stands in" in capsys.readouterr().out
+    with pytest.raises(UserError, match="bundled.jsonl: none of the 4 new tokens .* --init weighted"):
+        extend_vocab(qwen2, tmp_path / "none", words=words, init="distill")
+    assert not list(tmp_path.glob("none*"))
 
 
 def test_bad_inputs_write_nothing(qwen2, tmp_path):
     words, texts = write_texts(tmp_path)
     (tmp_path / "other.txt").write_text("Xin chào, hôm nay\n", encoding="utf-8")
     argv = ["-t", "extend_vocab", "-m", str(qwen2), "-o", str(tmp_path / "out"), "--words", str(words)]
+    argv += ["--init", "distill"]
     for more, message in (
         (["--contexts", str(tmp_path / "none.txt")], "none.txt is missing"),
         (["--contexts", str(texts), "--init", "mean"], "--init mean reads no texts"),

@@ -19,7 +19,7 @@ from vocabkit.errors import UserError
 
 EXAMPLES = DATA / "vi_words_similarity.jsonl"
 CONTEXTS_PER_WORD = 25
-WITHOUT_TEXTS = "weighted"  # the best of those that need none, on both sides together
+DEFAULT = "weighted"  # the best of those that run no model, on both sides together
 START = "weighted"  # what rows are before they are distilled
 
 
@@ -37,22 +37,20 @@ class Lessons:
 
 
 def choose_init(init: str | None, contexts: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the init that is meant and the texts to distil from; init None: not given.
+    """Return the init that is meant, DEFAULT where none is given, and the texts to distil from.
 
-    That is `distill` where there are texts, given ones or the bundled examples, else WITHOUT_TEXTS. Raises
-    UserError for texts with an init that reads none, and for `distill` without any.
+    Raises UserError for texts with an init that reads none, and for `distill` without any.
     """
+    if contexts and init is None:
+        print(f"--contexts are read by --init distill alone: rows are {DEFAULT} means")
     if contexts and init not in (None, "distill"):
         raise UserError(f"--init {init} reads no texts; leave --contexts out, or take --init distill")
-    if init not in (None, "distill"):
-        return str(init), []
+    if init != "distill":
+        return init or DEFAULT, []
     bundled = [str(EXAMPLES)] if EXAMPLES.is_file() else []
     if not contexts and not bundled:
-        if init is None:
-            print(f"no --contexts are given: rows are {WITHOUT_TEXTS} means; with texts they are distilled")
-            return WITHOUT_TEXTS, []
         raise UserError("--init distill learns from texts: give Vietnamese files or folders with --contexts")
-    return "distill", list(contexts) or bundled
+    return init, list(contexts) or bundled
 
 
 def find_lessons(
@@ -62,27 +60,23 @@ def find_lessons(
     old_encoder: Any,
     new_encoder: Any,
     ids: Sequence[int],
-    required: bool,
     state_file: Path,
     per_word: int | None = None,
     seed: int = 0,
-) -> Lessons | None:
+) -> Lessons:
     """Return up to per_word (None: CONTEXTS_PER_WORD) contexts of each new token.
 
-    ids: those of the new tokens in new_encoder. Without any context None, or UserError if required.
+    ids: those of the new tokens in new_encoder. UserError where no text has any of them.
     """
     per_word = CONTEXTS_PER_WORD if per_word is None else per_word
     if per_word < 1:
         raise UserError(f"--contexts_per_word is {per_word}, expected 1 or more, such as {CONTEXTS_PER_WORD}")
     sources = corpus.find_sources(texts)
     found = find_contexts(sources, contents, old_encoder, new_encoder, per_word=per_word, seed=seed, ids=ids)
-    if not found and not required:
-        print(f"no new token stands in {', '.join(texts)}: rows are {WITHOUT_TEXTS} means; give --contexts")
-        return None
     if not found:
         raise UserError(
             f"{', '.join(texts)}: none of the {len(contents):,} new tokens stands in the part that is "
-            f"learned from (three lines in four); give other --contexts, or --init {WITHOUT_TEXTS}"
+            f"learned from (three lines in four); give other --contexts, or --init {DEFAULT}"
         )
     counts = counts_of(found, len(contents))
     print(

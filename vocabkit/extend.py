@@ -59,7 +59,6 @@ def extend_vocab(
     """
     if not dry_run:
         check_new(out)
-    required = init == "distill" or bool(contexts)
     init, texts = distill_rows.choose_init(init, contexts)
     listed, file = _words(words, num_words, syllables)
     merges = read_syllables(file, count=syllables)
@@ -96,12 +95,10 @@ def extend_vocab(
                 old_encoder=encoder,
                 new_encoder=extended,
                 ids=range(len(plan.new_to_old), plan.n_tokens),
-                required=required,
                 state_file=out.with_name(f"{out.name}.distill.safetensors"),
                 per_word=contexts_per_word,
                 seed=seed,
             )
-            init = init if lessons else distill_rows.WITHOUT_TEXTS
         _print_plan(source, plan, file, init)
         if dry_run:
             return
