@@ -19,8 +19,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from vocabkit import similarity_run
 from vocabkit.errors import UserError, run_cli
+from vocabkit.words.explain import run
+from vocabkit.words.explain.run import add_options, is_asked
 
 AUTO = "auto"
 IMPACT, CHOSEN = Path("data/vi_words_impact.jsonl.xz"), Path("data/vi_words_chosen.jsonl")
@@ -51,15 +52,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--text_field", metavar="NAME", help="field or column (default: text; else messages, conversations)")
     add("--workers", type=int, metavar="N", help="processes (default: one for each core), or questions")
     add("--max_bad", type=float, default=0.001, help="share of bad records that stops (default: 0.001)")
-    similarity_run.add_options(parser)
+    add_options(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """List or choose words; return the exit status."""
     args = (parser := build_parser()).parse_args(argv)
-    if similarity_run.is_asked(args, parser):
-        return similarity_run.run(args)
+    if is_asked(args, parser):
+        return run.run(args)
     if not (args.model and args.corpus):
         parser.error("the following arguments are required: -m/--model, CORPUS")
     for name in ("min_freq", "choose", "workers"):
@@ -77,8 +78,8 @@ def main(argv: list[str] | None = None) -> int:
         )
     if args.held_out and (both := set(args.held_out) & set(args.corpus)):
         raise UserError(f"{both.pop()} is in CORPUS and in --held_out; leave it out of one of them")
-    from vocabkit.files import check_new
-    from vocabkit.hub import local_folder
+    from vocabkit.checkpoint.hub import local_folder
+    from vocabkit.outputs import check_new
 
     model = local_folder(args.model)
     out = args.out or (CHOSEN if args.choose else IMPACT)
@@ -94,11 +95,12 @@ def _options(args: argparse.Namespace) -> dict:
 
 
 def _impact(args: argparse.Namespace, model: Path, out: Path) -> int:
-    from vocabkit.corpus import find_sources
-    from vocabkit.count_corpus import discard
-    from vocabkit.tokenizer_json import read_tokenizer_json
-    from vocabkit.verify import load_encoder
-    from vocabkit.words import count_words, require_words, word_rows, write_rows
+    from vocabkit.corpus.counting import discard
+    from vocabkit.corpus.files import find_sources
+    from vocabkit.tokenizer.encoder import load_encoder
+    from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
+    from vocabkit.vocab.word_list import write_rows
+    from vocabkit.words.count import count_words, require_words, word_rows
 
     work = out.with_name(out.name + ".progress.json")
     progress = count_words(model, find_sources(args.corpus), progress_file=work, **_options(args))
@@ -112,12 +114,13 @@ def _impact(args: argparse.Namespace, model: Path, out: Path) -> int:
 
 
 def _choose(args: argparse.Namespace, model: Path, out: Path) -> int:
-    from vocabkit.choose_tokens import Wanted, choose_tokens, new_token
-    from vocabkit.corpus import find_sources
-    from vocabkit.count_corpus import discard
-    from vocabkit.tokenizer_json import read_tokenizer_json
-    from vocabkit.word_curve import measure_curve, measured_lines, plot_curve
-    from vocabkit.words import held_out, write_rows
+    from vocabkit.corpus.counting import discard
+    from vocabkit.corpus.files import find_sources
+    from vocabkit.corpus.lines import held_out, measured_lines
+    from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
+    from vocabkit.vocab.word_list import new_token, write_rows
+    from vocabkit.words.choose import Wanted, choose_tokens
+    from vocabkit.words.curve import measure_curve, plot_curve
 
     sources, apart = find_sources(args.corpus), find_sources(args.held_out or [])
     take = (lambda line: True) if apart else held_out

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from vocabkit.errors import UserError, run_cli
 
 if TYPE_CHECKING:
-    from vocabkit.count_corpus import Progress
-    from vocabkit.tokenizer_json import TokenizerJson
+    from vocabkit.corpus.counting import Progress
+    from vocabkit.tokenizer.tokenizer_json import TokenizerJson
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -66,8 +66,8 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"--{name} is {value}, expected a positive number")
     if not 0 <= args.max_bad <= 1:
         raise UserError(f"--max_bad is {args.max_bad}, expected a share from 0 to 1, such as 0.001")
-    from vocabkit.files import check_new
-    from vocabkit.hub import local_folder
+    from vocabkit.checkpoint.hub import local_folder
+    from vocabkit.outputs import check_new
 
     model = local_folder(args.model)
     name = Path(args.model).resolve().name if Path(args.model).exists() else args.model.split("/")[-1]
@@ -78,8 +78,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _count(args: argparse.Namespace, model: Path, out: Path) -> int:
-    from vocabkit.count_corpus import discard
-    from vocabkit.counts_file import write_counts
+    from vocabkit.corpus.counting import discard
+    from vocabkit.counts.files import write_counts
 
     progress, leftover = _counted(args, model, out)
     write_counts(out, progress, model=model, corpus=args.corpus)
@@ -92,11 +92,11 @@ def _counted(
     args: argparse.Namespace, model: Path, out: Path, tokenizer: "TokenizerJson | None" = None
 ) -> "tuple[Progress, Path]":
     """Count the corpus; return the counts, and what is to be removed once they are saved."""
-    from vocabkit.count_corpus import count_corpus
+    from vocabkit.counts.tokens import count_corpus
 
     options = {"text_field": args.text_field, "workers": args.workers, "max_bad": args.max_bad}
     if args.engine == "datatrove":
-        from vocabkit.datatrove_engine import count_with_datatrove
+        from vocabkit.counts.datatrove import count_with_datatrove
 
         work = out.with_name(out.name + ".tasks")
         return count_with_datatrove(model, args.corpus, work=work, **options), work
@@ -106,13 +106,13 @@ def _counted(
 
 
 def _build(args: argparse.Namespace, model: Path, out: Path) -> int:
-    from vocabkit.carry_counts import counts_made_earlier
-    from vocabkit.count_corpus import discard
-    from vocabkit.counts_file import counts_about
-    from vocabkit.hub import local_folder
-    from vocabkit.text import DEFAULT_SCRIPTS
-    from vocabkit.tokenizer_json import read_tokenizer_json
-    from vocabkit.vocab_lists import build_lists
+    from vocabkit.checkpoint.hub import local_folder
+    from vocabkit.corpus.counting import discard
+    from vocabkit.counts.carry import counts_made_earlier
+    from vocabkit.counts.files import counts_about
+    from vocabkit.text.unicode import DEFAULT_SCRIPTS
+    from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
+    from vocabkit.vocab.lists import build_lists
 
     tokenizer = read_tokenizer_json(model)
     leftover = None

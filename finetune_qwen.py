@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 from vocabkit.errors import UserError, run_cli
-from vocabkit.processes import one_voice
+from vocabkit.train.processes import one_voice
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -98,8 +98,8 @@ def _main(argv: list[str] | None) -> int:
     args, others = build_parser().parse_known_args(argv)
     for name in ("torchao", "torch.utils._pytree"):  # about kernels of GPUs that are not there
         logging.getLogger(name).setLevel(logging.ERROR)
-    from vocabkit.hub import local_folder
-    from vocabkit.train import finetune
+    from vocabkit.checkpoint.hub import local_folder
+    from vocabkit.train.run import finetune
 
     if not 0 <= args.eval_share < 1:
         raise UserError(f"--eval_share is {args.eval_share}, expected 0 to less than 1, such as 0.02")

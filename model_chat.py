@@ -72,10 +72,10 @@ def main(argv: list[str] | None = None) -> int:
     # Vietnamese must come through whatever the locale says.
     sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
-    from vocabkit.avoid import read_phrases
-    from vocabkit.chat import HELP, Screen, clean, note, talk
-    from vocabkit.chat_models import Wishes, check_path, open_conversation
-    from vocabkit.only_scripts import read_scripts
+    from vocabkit.chat.avoid import read_phrases
+    from vocabkit.chat.backends import Wishes, check_path, open_conversation
+    from vocabkit.chat.conversation import HELP, Screen, clean, note, talk
+    from vocabkit.chat.only_scripts import read_scripts
 
     paths = [args.model, args.model2] if args.model2 else [args.model]
     for path in paths:

@@ -114,7 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one task; return the exit status."""
     args = build_parser().parse_args(argv)
-    from vocabkit.edit_tasks import run_task
+    from vocabkit.tasks import run_task
 
     return run_task(
         args, ALIASES.get(args.task, args.task), made_by="model_edit.py " + " ".join(sys.argv[1:])

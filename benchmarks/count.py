@@ -96,7 +96,7 @@ def write_documents(path: Path, texts: Iterable[str]) -> None:
 
 def read_texts(corpus: Sequence[str]) -> list[str]:
     """Return all texts of a corpus, in this process."""
-    from vocabkit.corpus import find_sources, parse_block, read_blocks
+    from vocabkit.corpus.files import find_sources, parse_block, read_blocks
 
     return [
         text
@@ -161,7 +161,7 @@ def _content(path: Path) -> str:
 
 def measure(folder: Path, corpus: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Run the four ways for one tokenizer; speeds in MB of text a second."""
-    from vocabkit.counts import TokenCounter
+    from vocabkit.counts.tokens import TokenCounter
     from vocabkit.files import read_json
 
     read_seconds, _, texts = seconds(lambda: read_texts([str(corpus)]))

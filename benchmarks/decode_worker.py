@@ -25,10 +25,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run from anywhere, without installation
 
-from vocabkit import text  # noqa: E402
-from vocabkit.avoid import Avoider  # noqa: E402
+from vocabkit.chat.avoid import Avoider  # noqa: E402
+from vocabkit.chat.only_scripts import forbidden_ids, read_scripts, tokenizer_of  # noqa: E402
 from vocabkit.errors import run_cli  # noqa: E402
-from vocabkit.only_scripts import forbidden_ids, read_scripts, tokenizer_of  # noqa: E402
+from vocabkit.text.unicode import foreign_script  # noqa: E402
 
 PROMPT_TOKENS = 32
 OPENINGS = ("a tapestry of", "a testament to", "in the realm of", "the power of", "it is important to",
@@ -109,12 +109,12 @@ def open_folder(path: Path, threads: int) -> Opened:
     """Load a folder with transformers, in the number type that model_chat.py chooses."""
     import torch
 
-    from vocabkit import model as vk
-    from vocabkit.generate import generate
+    from vocabkit.chat.transformers_backend import generate
+    from vocabkit.models.load import load_model, load_tokenizer, silence
 
-    vk.silence()
+    silence()
     torch.set_num_threads(threads)
-    tokenizer, model = vk.load_tokenizer(path), vk.load_model(path)
+    tokenizer, model = load_tokenizer(path), load_model(path)
     read = sum(parameter.nbytes for parameter in model.parameters())  # a tied matrix counts once
     if not model.config.tie_word_embeddings:
         read -= model.get_input_embeddings().weight.nbytes
@@ -129,8 +129,8 @@ def open_folder(path: Path, threads: int) -> Opened:
 
 def open_gguf(path: Path, threads: int) -> Opened:
     """Load a GGUF with llama.cpp, as model_chat.py does."""
-    from vocabkit.gguf_files import all_tensors, read_gguf
-    from vocabkit.llama_backend import LlamaModel
+    from vocabkit.chat.llama_backend import LlamaModel
+    from vocabkit.gguf.files import all_tensors, read_gguf
 
     model = LlamaModel(path, context=512, threads=threads)
     tensors = all_tensors([read_gguf(path)])
@@ -166,7 +166,7 @@ def bandwidth(clock: Clock, *, threads: int, runs: int = 10) -> dict[str, Any]:
 def foreign_share(texts: Sequence[str]) -> float:
     """Return which part of the characters a model trimmed to English and Vietnamese cannot write."""
     written = "".join(texts)
-    return sum(text.foreign_script(char) is not None for char in written) / max(len(written), 1)
+    return sum(foreign_script(char) is not None for char in written) / max(len(written), 1)
 
 
 def avoid_seconds(opened: Opened, words: str, clock: Clock) -> float:

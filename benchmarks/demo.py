@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 
     import torch
 
-    from vocabkit.model import load_model, load_tokenizer, prompt_ids, silence
+    from vocabkit.models.load import load_model, load_tokenizer, prompt_ids, silence
 
     torch.set_num_threads(1)  # a model this small is no faster on more, and far slower beside other work
     silence()

@@ -2,7 +2,8 @@
 """What a model loses by reading and writing words as one token, for rows made in several ways.
 
 New rows for the first --words words of a list are made by the formulas and by `distill`, with several numbers
-of contexts a word. All are measured on lines that none of them has seen (one in four, vocabkit/contexts.py):
+of contexts a word. All are measured on lines that none of them has seen (one in four,
+vocabkit/rows/contexts.py):
 
     input    mean KL(old tokens ∥ new) of the next old token, at six places from the end of the word on
     output   Huber loss of log p(word) − Σ log p(its old tokens), where a new word begins
@@ -54,34 +55,33 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     import torch
 
-    from vocabkit import distill_rows, new_rows, verify
-    from vocabkit.checkpoint import as_float32
-    from vocabkit.contexts import find_contexts
-    from vocabkit.corpus import find_sources
-    from vocabkit.distill import Settings, Teacher
-    from vocabkit.edit import open_source
-    from vocabkit.extend import WORDS
-    from vocabkit.model import silence
-    from vocabkit.new_words import read_words
-    from vocabkit.word_curve import with_words
-    from vocabkit.word_model import WordModel
+    from vocabkit.checkpoint.folder import open_source
+    from vocabkit.checkpoint.numbers import as_float32
+    from vocabkit.corpus.files import find_sources
+    from vocabkit.models.load import silence
+    from vocabkit.models.word_model import WordModel
+    from vocabkit.rows.contexts import Lessons, find_contexts
+    from vocabkit.rows.lessons import Settings, Teacher
+    from vocabkit.rows.make import Origin, make_rows
+    from vocabkit.tokenizer.encoder import load_encoder, with_words
+    from vocabkit.vocab.word_list import WORDS, read_words
 
     silence()
     source = open_source(args.model)
     contents = [f" {word}" for word in read_words(WORDS, count=args.words)]
-    encoders = verify.load_encoder(args.model), with_words(source.tokenizer, contents)
+    encoders = load_encoder(args.model), with_words(source.tokenizer, contents)
     sources = find_sources(args.texts)
     test = find_contexts(sources, contents, *encoders, per_word=TEST_CONTEXTS, part="test")
-    origin = new_rows.Origin(source)
+    origin = Origin(source)
     ways = [(init, 0) for init in FORMULAS] + [("distill", count) for count in args.contexts_per_word]
     teacher, table = None, []
     for init, count in ways:
         started, lessons = time.process_time(), None
         if init == "distill":
             found = find_contexts(sources, contents, *encoders, per_word=count)
-            lessons = distill_rows.Lessons(found, [], [], Path(tempfile.mkdtemp()) / "state")
+            lessons = Lessons(found, [], [], Path(tempfile.mkdtemp()) / "state")
             started = time.process_time()
-        stored, facts = new_rows.make_rows(origin, contents, init=init, lessons=lessons)
+        stored, facts = make_rows(origin, contents, init=init, lessons=lessons)
         seconds = time.process_time() - started
         rows = [as_float32(stored[t.name], t) for t in (*source.tensors.embed, *source.tensors.head)]
         matrices = [values for values in rows if values.shape[1] > 1]

@@ -120,8 +120,8 @@ def untie(folder: Path) -> None:
 
 def check(folder: Path, texts: list[Path] | None) -> dict[str, object]:
     """Trim a folder, verify it on texts, and return the row of the table."""
-    from vocabkit.ladder import verify_edit
-    from vocabkit.trim import trim_vocab
+    from vocabkit.edit.trim import trim_vocab
+    from vocabkit.verify.ladder import verify_edit
 
     start = time.perf_counter()
     out = folder.with_name(folder.name + "__trimm_vocab")

@@ -24,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import finetune_qwen
 from vocabkit.errors import UserError, run_cli
-from vocabkit.estimates import ratio_by_cluster
+from vocabkit.rows.estimates import ratio_by_cluster
 
 ARMS = {
     "lm": ["--objective", "lm"],
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
                  "--per_device_train_batch_size", str(args.batch), "--max_steps", str(args.steps),
                  "--packing", "none", "--cache_dir", str(args.out / "tokenized"), *ARMS[arm]]
             )  # fmt: skip
-    from vocabkit.model import silence
+    from vocabkit.models.load import silence
 
     silence()
     rows = measure_rows(args.model, folders, args.test)
@@ -105,12 +105,12 @@ def measure_rows(
 
     Only of folders in which nothing but new rows was trained: the others are other models.
     """
-    from vocabkit.contexts import find_contexts
-    from vocabkit.corpus import find_sources
-    from vocabkit.measure_inits import Rows, gap_of, measure_contexts
-    from vocabkit.train_distill import old_and_new_encoder
-    from vocabkit.train_output import new_rows, read_edit
-    from vocabkit.word_model import WordModel
+    from vocabkit.checkpoint.record import new_rows, read_edit
+    from vocabkit.corpus.files import find_sources
+    from vocabkit.models.word_model import WordModel
+    from vocabkit.rows.contexts import find_contexts
+    from vocabkit.rows.measures import Rows, gap_of, measure_contexts
+    from vocabkit.train.lessons import old_and_new_encoder
 
     where = new_rows(model)
     if where is None:
@@ -140,9 +140,10 @@ def measure_rows(
 
 def table_rows(folder: Path, first: int, stop: int) -> tuple[Any, Any]:
     """Return the new rows of the input and of the output, (W, D) float32 each."""
-    from vocabkit.checkpoint import read_checkpoint, rows_as_float32
+    from vocabkit.checkpoint.numbers import rows_as_float32
+    from vocabkit.checkpoint.shards import read_checkpoint
+    from vocabkit.checkpoint.vocab_tensors import find_vocab_tensors
     from vocabkit.files import read_json_object
-    from vocabkit.vocab_tensors import find_vocab_tensors
 
     found = find_vocab_tensors(read_checkpoint(folder), read_json_object(folder / "config.json"))
     embed = rows_as_float32(found.embed[0], range(first, stop))
@@ -156,11 +157,11 @@ def bits_of_texts(folder: Path, path: Path, *, max_length: int = 256) -> tuple[l
     """Return the bits and the bytes of each text of a file, as finetune_qwen.py measures them."""
     import torch
 
-    from vocabkit.model import load_model, load_tokenizer
-    from vocabkit.packing import Collator, pack
-    from vocabkit.train import token_count
-    from vocabkit.train_data import load_dataset
-    from vocabkit.train_loss import fuse_loss
+    from vocabkit.models.load import load_model, load_tokenizer
+    from vocabkit.train.data.packing import Collator, pack
+    from vocabkit.train.data.tokenize import load_dataset
+    from vocabkit.train.loss import fuse_loss
+    from vocabkit.train.run import token_count
 
     tokenizer, model = load_tokenizer(folder), load_model(folder)
     texts = load_dataset([str(path)], tokenizer, max_length=max_length, notes=lambda note: None)

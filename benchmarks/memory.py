@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from meter import STEPS, Meter, held, run  # noqa: E402
 
 from vocabkit.errors import run_cli  # noqa: E402
-from vocabkit.train_memory import GIB, Model, expect  # noqa: E402
+from vocabkit.train.memory import GIB, Model, expect  # noqa: E402
 
 H, WIDE, LAYERS, KV = 3584, 18944, 28, 512  # Qwen2.5-7B
 LINEAR = ((H, H), (KV, H), (KV, H), (H, H), (WIDE, H), (WIDE, H), (H, WIDE))
@@ -107,8 +107,8 @@ def one_scheme(scheme: str, *, tied: bool) -> dict[str, float]:
     from peft import TrainableTokensConfig, get_peft_model  # by every scheme: what it holds is no difference
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from vocabkit.train_loss import fuse_loss
-    from vocabkit.train_rows import split_rows
+    from vocabkit.models.split_rows import split_rows
+    from vocabkit.train.loss import fuse_loss
 
     config = Qwen2Config(
         vocab_size=T_ROWS, hidden_size=T_WIDTH, intermediate_size=64, num_hidden_layers=1,

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The memory and time of training stages, measured, beside what vocabkit/train_memory.py expects.
+"""The memory and time of training stages, measured, beside what vocabkit/train/memory.py expects.
 
     python3 benchmarks/memory_measured.py MODEL MODEL__trimm_vocab
     python3 benchmarks/memory_measured.py MODEL__extend_vocab --only "new rows" --tokens 4096
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.here:
         print(json.dumps(steps(args.models[0], args.here, tokens=args.tokens, plain=args.plain)))
         return 0
-    from vocabkit.train_output import new_rows
+    from vocabkit.checkpoint.record import new_rows
 
     print(f"MiB of {args.tokens} tokens: expected / tensors / resident, seconds of a step")
     print(f"{'':<38}" + "".join(f"{path.name[-32:]:>34}" for path in args.models))
@@ -89,20 +89,22 @@ def format_cell(found: dict[str, float]) -> str:
 
 
 def steps(folder: Path, name: str, *, tokens: int, plain: bool) -> dict[str, float]:
-    """Take STEPS steps of a stage, as vocabkit/train.py does; return what they took and what was expected."""
+    """Take STEPS steps of a stage, as vocabkit/train/run.py does; return what they took and what was
+    expected.
+    """
     import torch
     import transformers
 
     import finetune_qwen
-    from vocabkit.model import load_model, load_tokenizer, silence
-    from vocabkit.packing import IGNORED, Collator
-    from vocabkit.train import token_count
-    from vocabkit.train_flags import training_arguments
-    from vocabkit.train_loss import fuse_loss
-    from vocabkit.train_memory import print_expectation
-    from vocabkit.train_output import new_rows
-    from vocabkit.train_parts import choose_parts
-    from vocabkit.train_trainer import StageTrainer
+    from vocabkit.checkpoint.record import new_rows
+    from vocabkit.models.load import load_model, load_tokenizer, silence
+    from vocabkit.train.data.packing import IGNORED, Collator
+    from vocabkit.train.flags import training_arguments
+    from vocabkit.train.loss import fuse_loss
+    from vocabkit.train.memory import print_expectation
+    from vocabkit.train.parts import choose_parts
+    from vocabkit.train.run import token_count
+    from vocabkit.train.trainer import StageTrainer
 
     class EachStep(transformers.TrainerCallback):
         """Meters the steps of the Trainer."""

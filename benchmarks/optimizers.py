@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     import torch
 
-    from vocabkit.model import load_model, load_tokenizer, silence
+    from vocabkit.models.load import load_model, load_tokenizer, silence
 
     silence()
     tokenizer, start = load_tokenizer(args.model), load_model(args.model, dtype="bfloat16")

@@ -85,7 +85,8 @@ def main(argv: list[str] | None = None) -> int:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from vocabkit import packing, train_data
+    from vocabkit.train.data.packing import IGNORED, Collator, fill_rate, pack
+    from vocabkit.train.data.tokenize import load_dataset
 
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
@@ -98,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
         return AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
 
     def load(path: Path) -> Any:
-        return train_data.load_dataset([str(path)], tokenizer, max_length=args.max_length, notes=print)
+        return load_dataset([str(path)], tokenizer, max_length=args.max_length, notes=print)
 
     def nats(model: Any, batch: dict[str, Any]) -> Any:
         logits = model(
@@ -109,16 +110,16 @@ def main(argv: list[str] | None = None) -> int:
         )
 
     def bits_per_byte(model: Any, rows: Any) -> float:
-        collate = packing.Collator(tokenizer.pad_token_id)
+        collate = Collator(tokenizer.pad_token_id)
         model.eval()
         with torch.inference_mode():
             total = sum(float(nats(model, collate([row]))) for row in rows)
         return total / math.log(2) / sum(rows["num_bytes"])
 
     def train(how: str, across: bool, seed: int, documents: Any, held_out: Any) -> dict[str, float]:
-        rows = packing.pack(documents, how=how, max_length=args.max_length, seed=seed, notes=print)
-        fill = packing.fill_rate(rows, args.max_length)
-        collate = packing.Collator(tokenizer.pad_token_id, across)
+        rows = pack(documents, how=how, max_length=args.max_length, seed=seed, notes=print)
+        fill = fill_rate(rows, args.max_length)
+        collate = Collator(tokenizer.pad_token_id, across)
         size = max(1, round(args.rows / fill))
         order = list(range(len(rows)))
         random.Random(seed).shuffle(order)
@@ -128,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, len(batches))
         start = time.process_time()
         for batch in batches:
-            loss = nats(model, batch) / (batch["labels"] != packing.IGNORED).sum()
+            loss = nats(model, batch) / (batch["labels"] != IGNORED).sum()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -147,7 +148,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with tempfile.TemporaryDirectory() as work:
         training, testing = map(load, write_documents(args, Path(work)))
-    held_out = packing.pack(testing, how="none", max_length=args.max_length, notes=print)
+    held_out = pack(testing, how="none", max_length=args.max_length, notes=print)
     before = bits_per_byte(fresh(0), held_out)
     print(
         f"{len(training):,} documents, held out {len(testing):,}; before training {before:.4f} bits per byte"

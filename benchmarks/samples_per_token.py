@@ -125,7 +125,7 @@ def teach(model: Any, gaps: Sequence[Any]) -> list[tuple[Any, Any, Any, Any]]:
     """
     import torch
 
-    from vocabkit.measure_inits import log_probabilities
+    from vocabkit.rows.measures import log_probabilities
 
     found = []
     with torch.no_grad():
@@ -176,8 +176,8 @@ def fluency(model: Any, gaps: Sequence[Any]) -> dict[str, Any]:
     """
     import torch
 
-    from vocabkit.estimates import mean_by_cluster, ratio_by_cluster
-    from vocabkit.measure_inits import log_probabilities
+    from vocabkit.rows.estimates import mean_by_cluster, ratio_by_cluster
+    from vocabkit.rows.measures import log_probabilities
 
     nats: dict[str, dict[int, list[float]]] = {"write": {}, "read": {}}
     with torch.inference_mode():
@@ -248,7 +248,7 @@ def appearances(model: Any, gaps: Sequence[Any], *, words: bool, seed: int) -> d
 
 def measure(model: Any, gaps: Sequence[Any], rows: Any, *, seed: int) -> dict[str, Any]:
     """Return every measure of the model with these rows."""
-    from vocabkit.measure_inits import measure_contexts
+    from vocabkit.rows.measures import measure_contexts
 
     found = measure_contexts(model, {"edited": rows}, gaps, base="base")["edited"]
     model.use(*rows)
@@ -267,7 +267,7 @@ def is_enough(row: dict[str, Any]) -> bool:
 @contextlib.contextmanager
 def trimmed_envizh() -> Iterator[Path]:
     """Give envizh-lm, expanded and trimmed into a temporary folder."""
-    from vocabkit.trim import trim_vocab
+    from vocabkit.edit.trim import trim_vocab
 
     expand = ASSETS / "models" / "envizh-lm" / "expand.py"
     if not expand.is_file():
@@ -285,7 +285,7 @@ def main(argv: list[str] | None = None) -> int:
     numbers = sorted(set(args.samples))
     if len(numbers) < 3 or numbers[0] < 0:
         raise UserError(f"--samples {numbers} are too few; give three numbers or more, such as 0 10 100")
-    from vocabkit.view import new_figure
+    from vocabkit.look.plots import new_figure
 
     figure = new_figure(args.plot) if args.plot else None
     with contextlib.nullcontext(args.model) if args.model else trimmed_envizh() as folder:
@@ -300,28 +300,29 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, folder: Path, numbers: Sequence[int]) -> list[dict[str, Any]]:
     """Distil, measure and print every group, schedule and number of samples; return the rows of the table."""
-    from vocabkit import corpus, new_rows, verify
-    from vocabkit.compare_inits import as_rows
-    from vocabkit.contexts import counts_of, find_contexts
-    from vocabkit.edit import open_source
-    from vocabkit.extend import WORDS
-    from vocabkit.measure_inits import Rows, gap_of
-    from vocabkit.model import silence
-    from vocabkit.new_words import read_words
-    from vocabkit.word_curve import with_words
-    from vocabkit.word_model import WordModel
+    from vocabkit.checkpoint.folder import open_source
+    from vocabkit.checkpoint.numbers import stats_of
+    from vocabkit.corpus.files import find_sources
+    from vocabkit.look.compare_inits import as_rows
+    from vocabkit.models.load import silence
+    from vocabkit.models.word_model import WordModel
+    from vocabkit.rows.contexts import counts_of, find_contexts
+    from vocabkit.rows.make import Origin, make_rows
+    from vocabkit.rows.measures import Rows, gap_of
+    from vocabkit.tokenizer.encoder import load_encoder, with_words
+    from vocabkit.vocab.word_list import WORDS, read_words
 
     silence()
     source = open_source(folder)
     listed = read_words(args.words or WORDS, count=args.num_words)
     contents = [f" {word}" for word in listed]
-    encoders = verify.load_encoder(folder), with_words(source.tokenizer, contents)
-    sources = corpus.find_sources(args.corpus)
+    encoders = load_encoder(folder), with_words(source.tokenizer, contents)
+    sources = find_sources(args.corpus)
     found = find_contexts(sources, contents, *encoders, per_word=numbers[-1])
     tests = find_contexts(sources, contents, *encoders, per_word=TEST_CONTEXTS, part="test")
     counts, tested = counts_of(found, len(listed)), counts_of(tests, len(listed))
     train, test = [gap_of(context) for context in found], [gap_of(context) for context in tests]
-    stats = new_rows.stats_of(source.tensors.embed[0], list(source.tokenizer.tokens))
+    stats = stats_of(source.tensors.embed[0], list(source.tokenizer.tokens))
     table = []
     for largest, fewest in ((numbers[-2], numbers[-2]), (numbers[-1], min(args.fewest, numbers[-1]))):
         able = [w for w in range(len(listed)) if counts[w] >= fewest and tested[w]]
@@ -330,8 +331,8 @@ def run(args: argparse.Namespace, folder: Path, numbers: Sequence[int]) -> list[
             print(f"no word has {fewest:,} contexts in {' '.join(args.corpus)}")
             continue
         own = choose_samples(test, TEST_CONTEXTS, words=words)
-        stored, _ = new_rows.make_rows(
-            new_rows.Origin(source), [contents[word] for word in words], init=args.init, seed=args.seed
+        stored, _ = make_rows(
+            Origin(source), [contents[word] for word in words], init=args.init, seed=args.seed
         )
         start = Rows(*as_rows(source, stored))
         model = WordModel(

@@ -65,10 +65,10 @@ def make_file(path: Path, tokenizer: Path, *, layers: int) -> None:
     import gguf
     import numpy as np
 
-    from vocabkit.gguf_export import hyperparameters, writer_of
-    from vocabkit.gguf_vocab import read_vocab
-    from vocabkit.tokenizer_json import read_tokenizer_json
-    from vocabkit.verify import load_encoder
+    from vocabkit.gguf.export import hyperparameters, writer_of
+    from vocabkit.gguf.vocab import read_vocab
+    from vocabkit.tokenizer.encoder import load_encoder
+    from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
 
     vocab = read_vocab(tokenizer, read_tokenizer_json(tokenizer), load_encoder(tokenizer))
     vocab.tokens += [f"[PAD{at}]" for at in range(len(vocab.tokens), ROWS)]

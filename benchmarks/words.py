@@ -62,9 +62,9 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     from pyvi.ViTokenizer import ViTokenizer
 
-    from vocabkit.corpus import find_sources, parse_block, read_blocks
-    from vocabkit.segment import Segmenter
-    from vocabkit.words import BATCH, count_words, sentences
+    from vocabkit.corpus.files import find_sources, parse_block, read_blocks
+    from vocabkit.words.count import BATCH, count_words, sentences
+    from vocabkit.words.segment import Segmenter
 
     sources = find_sources(args.corpus)
     texts = [

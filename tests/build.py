@@ -9,8 +9,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from conftest import SENTENCES, edit_json, write_tiny
+from tiny import SENTENCES, edit_json, write_tiny
 
+from vocabkit.checkpoint.shards import read_checkpoint
 from vocabkit.files import read_json, write_json
 
 COVERED, FOREIGN = SENTENCES[:6], [*SENTENCES[6:], "Привет, как дела?", "สวัสดีครับ", "안녕하세요"]
@@ -161,3 +162,26 @@ def fingerprints(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def load(folder: Path) -> Any:
+    """The model in a folder, float32, every tensor of it found."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    is_seq2seq = AutoConfig.from_pretrained(folder).is_encoder_decoder
+    auto = AutoModelForSeq2SeqLM if is_seq2seq else AutoModelForCausalLM
+    model, report = auto.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    assert not report["missing_keys"] and not report["mismatched_keys"]
+    return model.eval()
+
+
+def read_all(found: Any) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return {name: tensor for file in found.files for name, tensor in load_file(file).items()}
+
+
+def stored(folder: Path) -> dict[str, Any]:
+    """Name → tensor, of every weight file of a folder."""
+    return read_all(read_checkpoint(folder))

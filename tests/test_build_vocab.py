@@ -7,11 +7,11 @@ from pathlib import Path
 
 import build
 import pytest
-from conftest import SENTENCES
+from tiny import SENTENCES
 
 import build_vocab
 import model_edit
-from vocabkit.datatrove_engine import count_shard, merge_shards
+from vocabkit.counts.datatrove import count_shard, merge_shards
 from vocabkit.errors import UserError
 from vocabkit.files import read_json, write_json
 

@@ -12,8 +12,8 @@ from types import ModuleType
 
 import build
 import pytest
-from conftest import ROOT
 from safetensors.torch import load_file, save_file
+from tiny import ROOT
 
 import build_vi_words
 import build_vocab

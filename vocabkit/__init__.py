@@ -1,1 +1,1 @@
-"""The shared core of the vocabulary toolkit; the scripts at the top level are thin wrappers around it."""
+"""Fit the vocabulary of a language model to English and Vietnamese."""

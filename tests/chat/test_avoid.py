@@ -1,0 +1,238 @@
+"""Phrases that are avoided: found whatever the tokens, taken back before they are shown, never endless."""
+
+import random
+import unicodedata
+
+import build
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vocabkit.chat import avoid
+from vocabkit.chat.avoid import Avoider, read_phrases
+from vocabkit.chat.transformers_backend import generate
+from vocabkit.errors import UserError
+from vocabkit.models.load import load_model, load_tokenizer
+
+
+def answer(pieces, choose, phrases, *, length=40, ignore_case=False):
+    """Run an Avoider over a made-up model: pieces are its tokens as bytes, choose(made, forbidden) → id.
+
+    Returns the ids shown, and checks on the way that none is shown and then taken back.
+    """
+
+    def decode(ids):
+        return b"".join(pieces[i] for i in ids).decode("utf-8", errors="replace")
+
+    avoider = Avoider(phrases, decode, ignore_case=ignore_case)
+    made, shown = [], []
+    while len(made) < length:
+        token_id = choose(made, avoider.forbidden.get(len(avoider), set()))
+        if token_id is None:
+            break
+        made.append(token_id)
+        went_back = avoider.add(token_id)
+        if went_back is None:
+            shown += avoider.take()
+        else:
+            assert went_back >= len(shown), "a token that was shown is taken back"
+            del made[went_back:]
+            if avoider.ended:
+                break
+        assert made[: len(shown)] == shown
+    shown += avoider.finish()
+    assert shown == made
+    return decode(shown)
+
+
+def scripted(wanted, otherwise):
+    """A model that says these tokens, or the first of the others that is allowed."""
+
+    def choose(made, forbidden):
+        best = [wanted[len(made)]] if len(made) < len(wanted) else []
+        return next((i for i in best + otherwise if i not in forbidden), None)
+
+    return choose
+
+
+PIECES = [
+    b"It is",
+    b" a",
+    b" tap",
+    b"estry",
+    b" of",
+    b" joy",
+    b".",
+    b" song",
+    b" a tap",
+    "ế".encode()[:2],
+    "ế".encode()[2:],
+]
+
+
+def test_goes_back_to_the_token_where_the_phrase_began():
+    text = answer(PIECES, scripted([0, 1, 2, 3, 4, 5, 6], [7, 6]), ["tapestry of"], length=7)
+    assert text.startswith("It is a song"), text
+
+
+def test_another_way_to_spell_the_phrase_is_found_too():
+    """' a tap' is one token, ' a' + ' tap' are two: forbidding one leaves the other."""
+
+    def choose(made, forbidden):
+        after = {(0,): [8, 1, 7], (0, 8): [3], (0, 1): [2, 5], (0, 1, 2): [3, 6]}.get(tuple(made), [6])
+        return next((i for i in (after if made else [0]) if i not in forbidden), None)
+
+    assert answer(PIECES, choose, ["a tapestry"], length=4) == "It is song.."
+
+
+def test_text_that_was_taken_is_no_hole():
+    """ "ab" may not come: "a" is taken when "x" follows, "x" is taken back, and then comes "b"."""
+    pieces = [b"a", b"x", b"b", b"y", b"k"]
+
+    def choose(made, forbidden):
+        after = {(): [0], (0,): [1, 2, 4], (0, 1): [3]}.get(tuple(made), [4])
+        return next((i for i in after if i not in forbidden), None)
+
+    assert answer(pieces, choose, ["ab", "xy"], length=3) == "akk"
+
+
+def test_a_phrase_that_ends_the_answer_is_not_shown():
+    shown = answer(PIECES, scripted([0, 1, 2, 3], []), ["a tapestry"], length=4)
+    assert shown == "It is"
+
+
+def test_case_and_composition():
+    pieces = [b"x", b" A Ta", b"P", b" y", b"e", "\u0302".encode(), "\u0301".encode(), b"z"]
+    assert "A TaP" in answer(pieces, scripted([0, 1, 2], [3]), ["a tap"], length=4)
+    assert "A TaP" not in answer(pieces, scripted([0, 1, 2], [3]), ["a tap"], length=4, ignore_case=True)
+    text = answer(pieces, scripted([0, 4, 5, 6, 7], [3]), ["ế"], length=5)  # spelled in three tokens
+    assert "ế" not in unicodedata.normalize("NFC", text)
+
+
+def test_characters_in_pieces():
+    """A phrase that begins inside a character's bytes goes back to the first of them."""
+    text = answer(PIECES, scripted([0, 9, 10, 6], [7, 6]), ["ế."], length=6)
+    assert text.startswith("It is") and "ế." not in text
+
+
+def test_what_the_prompt_says_does_not_count():
+    assert answer(PIECES, scripted([4, 5], [6]), ["a tapestry of joy"], length=3) == " of joy."
+
+
+def test_a_model_that_can_say_nothing_else_ends():
+    assert answer([b"ab"], lambda made, forbidden: None if 0 in forbidden else 0, ["ab"]) == ""
+    always = answer([b"ab"], lambda made, forbidden: 0, ["ba"])  # a backend that ignores what is forbidden
+    assert "ba" not in always
+
+
+def test_too_many_forbidden_tokens_put_the_blame_on_the_one_before(monkeypatch):
+    monkeypatch.setattr(avoid, "MAX_FORBIDDEN", 2)
+    pieces = [b"q", b"a", b"b", b"c", b"d", b"k"]
+
+    def choose(made, forbidden):
+        order = [0, 5] if not made else [1, 2, 3, 4] if made[-1] == 0 else [5]
+        return next((i for i in order if i not in forbidden), None)
+
+    assert answer(pieces, choose, ["qa", "qb", "qc", "qd"], length=3) == "kkk"
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_the_output_never_holds_an_avoided_phrase(data):
+    """Any tokens over a small alphabet, any phrases, any model: greedy by a random preference."""
+    alphabet = "abAé ế"
+    pieces = data.draw(
+        st.lists(st.text(alphabet, min_size=1, max_size=4), min_size=2, max_size=12, unique=True)
+    )
+    as_bytes = [piece.encode() for piece in pieces]
+    as_bytes += [bytes([byte]) for byte in sorted({b for char in "éế" for b in char.encode()})]
+    phrases = data.draw(st.lists(st.text(alphabet, min_size=1, max_size=5), min_size=1, max_size=6))
+    ignore_case = data.draw(st.booleans())
+    seed = data.draw(st.integers(0, 10_000))
+
+    def choose(made, forbidden):
+        order = list(range(len(as_bytes)))
+        random.Random(f"{seed}{made}").shuffle(order)
+        return next((i for i in order if i not in forbidden), None)
+
+    text = answer(as_bytes, choose, phrases, ignore_case=ignore_case)
+
+    def normal(text):
+        text = unicodedata.normalize("NFC", text)
+        return text.casefold() if ignore_case else text
+
+    assert not [phrase for phrase in phrases if normal(phrase) in normal(text)]
+
+
+def test_phrases_of_a_file(tmp_path):
+    file = tmp_path / "slop.txt"
+    file.write_text("# words of others\n\na tapestry of\nbức tranh đa sắc\n", encoding="utf-8")
+    assert read_phrases(["delve"], file) == ["delve", "a tapestry of", "bức tranh đa sắc"]
+    file.write_text("# nothing\n", encoding="utf-8")
+    with pytest.raises(UserError, match="holds no phrase"):
+        read_phrases([], file)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="not UTF-8"):
+        read_phrases([], file)
+    with pytest.raises(UserError, match="is missing"):
+        read_phrases([], tmp_path / "none.txt")
+
+
+# With transformers
+
+
+@pytest.fixture(scope="module", params=["qwen2", "gemma2"])
+def loaded(request, tmp_path_factory):
+    folder = build.make_checkpoint(tmp_path_factory.mktemp(request.param) / "m", request.param)
+    return load_model(folder), load_tokenizer(folder)
+
+
+def ask(loaded, phrases, **options):
+    model, tokenizer = loaded
+
+    def decode(ids):
+        return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+    make = (lambda: Avoider(phrases, decode)) if phrases else None
+    ids = tokenizer("Tôi sống ở Hà Nội").input_ids
+    return list(generate(model, tokenizer, ids, max_new_tokens=40, avoider=make, **options))
+
+
+@pytest.mark.parametrize("options", [{"greedy": True}, {"temperature": 1.5, "seed": 3}])
+def test_nothing_changes_where_nothing_is_hit(loaded, options):
+    assert ask(loaded, ["a phrase that is never said"], **options) == ask(loaded, [], **options)
+
+
+@pytest.mark.parametrize("options", [{"greedy": True}, {"temperature": 1.5, "seed": 3}])
+def test_the_cache_goes_back_with_the_answer(loaded, options):
+    """The first phrase is taken out of the plain answer; what follows is what the model says after the other
+    token, computed without any cache.
+    """
+    model, tokenizer = loaded
+    plain = ask(loaded, [], **options)
+    text = tokenizer.decode(plain, clean_up_tokenization_spaces=False)
+    phrase = text[len(text) // 2 : len(text) // 2 + 4]
+    avoided = ask(loaded, [phrase], **options)
+    assert phrase not in tokenizer.decode(avoided, clean_up_tokenization_spaces=False)
+    assert len(avoided) == 40
+    if "greedy" in options:
+        start = next(at for at, (a, b) in enumerate(zip(plain, avoided, strict=False)) if a != b)
+        ids = tokenizer("Tôi sống ở Hà Nội").input_ids
+        for at in range(start + 1, start + 6):
+            with torch.inference_mode():
+                logits = model(torch.tensor([ids + avoided[:at]]), use_cache=False).logits[0, -1]
+            assert avoided[at] in logits.topk(3).indices.tolist()
+            if phrase[0] not in tokenizer.decode([int(logits.argmax())]):
+                assert avoided[at] == int(logits.argmax()) or len(phrase) > 1
+
+
+def test_the_same_seed_gives_the_same_answer(loaded):
+    answers = [ask(loaded, ["a", "o"], temperature=2.0, seed=5) for _ in range(2)]
+    assert answers[0] == answers[1]
+
+
+def test_encoder_decoders_cannot_go_back(tmp_path):
+    folder = build.make_checkpoint(tmp_path / "m", "t5")
+    with pytest.raises(UserError, match="needs a decoder alone"):
+        ask((load_model(folder), load_tokenizer(folder)), ["a"])

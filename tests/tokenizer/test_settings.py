@@ -1,0 +1,112 @@
+"""vocabkit/tokenizer/settings.py: which fields hold token ids, and what becomes of them."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vocabkit.errors import UserError
+from vocabkit.tokenizer.settings import collect_ids, map_ids, renumber, replace_vocab_size, vocab_size_of
+
+PATH = Path("model/config.json")
+# Every kind of field that transformers writes ids into, ids 1 to 37 in order
+SETTINGS = {
+    "bos_token_id": 1,
+    "eos_token_id": [2, 3],
+    "pad_token_id": 4,
+    "decoder_start_token_id": 5,
+    "forced_bos_token_id": 6,
+    "forced_eos_token_id": [7, 8],
+    "forced_decoder_ids": [[1, 9], [2, None], [3, [10, 11]]],
+    "suppress_tokens": [12, 13, -1],
+    "begin_suppress_tokens": [14],
+    "bad_words_ids": [[15], [16, 17]],
+    "force_words_ids": [[[18, 19], [20]], [21]],
+    "sequence_bias": [[[22, 23], -5.0], [[24], 2.5]],
+    "lang_to_id": {"<|vi|>": 25},
+    "task_to_id": {"translate": 26},
+    "stop_token_ids": [27],
+    "image_token_index": 28,
+    "video_token_idx": 29,
+    "sep_token_id": 30,
+    "cls_token_id": 31,
+    "mask_token_id": 32,
+    "unk_id": 33,
+    "text_config": {"bos_token_id": 34, "decoder": {"eos_token_id": [35]}},
+    "added_tokens_decoder": {"36": {"content": "<x>"}, "37": {"content": "<y>"}},
+}
+# Numbers that are no token ids, even where the name or the value looks alike
+OTHERS = {
+    "vocab_size": 40, "hidden_size": 12, "num_hidden_layers": 2, "speaker_id": 3, "pad_token": "<pad>",
+    "num_return_sequences": 1, "layer_ids": [1, 2], "head_index": 4, "forced_decoder_ids": None,
+    "eos_token_id": None, "add_bos_token": True, "pad_token_id": -1, "max_length": 20, "temperature": 0.7,
+    "additional_special_tokens": ["<x>"], "sequence_bias": None, "suppress_tokens": None,
+    "mask_token_id": False,
+}  # fmt: skip
+
+
+def test_every_id_is_found_and_nothing_else():
+    assert sorted(collect_ids(SETTINGS)) == list(range(1, 38))
+    assert collect_ids(OTHERS) == {}
+
+
+def test_collect_ids_names_the_field():
+    found = collect_ids({"a": [{"text_config": {"eos_token_id": [5]}}], "pad_token_id": 5, "bos_token_id": 6})
+    assert found == {5: "a[0].text_config.eos_token_id", 6: "bos_token_id"}
+
+
+def test_every_id_is_renumbered_in_place():
+    shifted = renumber(SETTINGS, {old: old + 100 for old in range(1, 38)}, path=PATH)
+    assert collect_ids(shifted).keys() == set(range(101, 138))
+    assert shifted["eos_token_id"] == [102, 103]
+    assert shifted["forced_decoder_ids"] == [[1, 109], [2, None], [3, [110, 111]]]  # positions stay
+    assert shifted["suppress_tokens"] == [112, 113, -1]
+    assert shifted["sequence_bias"] == [[[122, 123], -5.0], [[124], 2.5]]
+    assert shifted["added_tokens_decoder"] == {"136": {"content": "<x>"}, "137": {"content": "<y>"}}
+    assert shifted["text_config"]["decoder"] == {"eos_token_id": [135]}
+    assert renumber(OTHERS, {}, path=PATH) == OTHERS
+    assert collect_ids(SETTINGS).keys() == set(range(1, 38))  # the argument is as it was
+
+
+@pytest.mark.parametrize("lost", range(1, 38))
+def test_an_id_without_a_token_is_an_error_that_names_it(lost):
+    old_to_new = {old: old for old in range(1, 38) if old != lost}
+    where = collect_ids(SETTINGS)[lost]
+    with pytest.raises(UserError) as error:
+        renumber(SETTINGS, old_to_new, path=PATH)
+    assert f"{PATH}: {where} names id {lost}," in str(error.value)
+    assert "kept list" in str(error.value)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=8), st.text())
+def test_identity_changes_nothing(value, name):
+    if name == "added_tokens_decoder" or value and name in ("forced_decoder_ids", "sequence_bias"):
+        return  # these have a form of their own
+    assert map_ids({name: value}, lambda old, where: old) == {name: value}
+
+
+def test_added_tokens_decoder_needs_numbers():
+    with pytest.raises(UserError, match="added_tokens_decoder has the key 'x', expected a token id"):
+        collect_ids({"added_tokens_decoder": {"x": {}}})
+
+
+def test_vocab_size_of():
+    assert vocab_size_of({"vocab_size": 7, "text_config": {"vocab_size": 9}}, path=PATH) == 7
+    for part in ("text_config", "llm_config", "language_config"):
+        assert vocab_size_of({"model_type": "x", part: {"vocab_size": 9}}, path=PATH) == 9
+    for config in ({}, {"vocab_size": "9"}, {"text_config": None}, {"text_config": {"hidden_size": 9}}):
+        with pytest.raises(UserError, match="config.json has no vocab_size"):
+            vocab_size_of(config, path=PATH)
+
+
+def test_replace_vocab_size_only_where_it_is_the_old_one():
+    config = {
+        "vocab_size": 9,
+        "text_config": {"vocab_size": 9},
+        "vision": {"vocab_size": 4},
+        "hidden_size": 9,
+    }
+    assert replace_vocab_size(config, old=9, new=5) == {
+        "vocab_size": 5, "text_config": {"vocab_size": 5}, "vision": {"vocab_size": 4}, "hidden_size": 9,
+    }  # fmt: skip

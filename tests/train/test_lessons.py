@@ -1,0 +1,133 @@
+"""--objective distill and both: the loss is that of rows/distill.py, nothing but new rows moves, kills are
+survived.
+"""
+
+import functools
+import json
+import shutil
+
+import pytest
+import torch
+from training import FAST, TEXTS, WORDS, extend, finetune, killed_run, refuse, stage, tensors
+
+import finetune_qwen
+from vocabkit.checkpoint.record import new_rows
+from vocabkit.errors import UserError
+from vocabkit.files import read_json, sha256_file, write_json
+from vocabkit.models.load import load_model
+from vocabkit.models.split_rows import split_rows
+from vocabkit.models.word_model import SplitReader, WordModel
+from vocabkit.rows import lessons as rows_lessons
+from vocabkit.rows.lessons import Settings
+from vocabkit.train.lessons import Lessons, old_and_new_encoder
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return extend(tmp_path_factory.mktemp("distill"), "gemma2", tied=True)
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    texts = [f"{text} {n} hôm nay và thanh điệu là một việc." for n, text in enumerate(TEXTS)]
+    path.write_text(
+        "".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in texts), encoding="utf-8"
+    )
+    return path
+
+
+def test_reading_is_that_of_word_model(source):
+    """Gemma-2: a scaled embedding and a cap on the logits."""
+    rows, model = new_rows(source), load_model(source)
+    table = model.get_input_embeddings().weight[rows.first : rows.stop].numpy(force=True).copy()
+    reference = WordModel(source, first_new=rows.first, input_rows=table)
+    split_rows(model, first=rows.first, stop=rows.stop)
+    reader = SplitReader(model, rows, start=reference.start)
+    sequences, places = [[5, rows.first, 9, 12], [7, rows.first + 2]], [[0, 2, 4], [1, 2]]
+    with torch.no_grad():
+        mine, theirs = reader.read(sequences, places), reference.read(sequences, places)
+        assert mine.logits.shape == theirs.logits.shape == (5, rows.stop)
+        assert torch.allclose(mine.logits, theirs.logits, atol=1e-5)
+        old = [[5, 6, 9], [7]], [[1, 3], [0]]
+        mine, theirs = reader.read(*old, words=False), reference.read(*old, words=False)
+        assert mine.logits.shape == (3, rows.first) and torch.allclose(mine.logits, theirs.logits, atol=1e-5)
+
+
+def test_lessons_fall_and_come_in_an_order_of_their_number(source, data, monkeypatch):
+    monkeypatch.setattr(rows_lessons, "Settings", functools.partial(Settings, batch=8))
+    rows, model = new_rows(source), load_model(source)
+    parameter = split_rows(model, first=rows.first, stop=rows.stop)["embed"]
+    lessons = Lessons(model, source, rows, [str(data)], seed=1)
+    assert len(lessons) > 1 and lessons.words == len(WORDS)
+    assert float(lessons.loss(3).detach()) == float(lessons.loss(3).detach())
+    epoch = sorted(float(lessons.loss(n).detach()) for n in range(len(lessons)))
+    again = sorted(float(lessons.loss(len(lessons) + n).detach()) for n in range(len(lessons)))
+    assert epoch == pytest.approx(again), "an epoch leaves batches out"
+    optimizer = torch.optim.Adam([parameter], lr=0.05)
+    for n in range(3 * len(lessons)):
+        optimizer.zero_grad()
+        lessons.loss(n).backward()
+        optimizer.step()
+    assert sum(float(lessons.loss(n).detach()) for n in range(len(lessons))) < 0.9 * sum(epoch)
+
+
+def test_the_old_tokenizer_is_the_one_before_the_words(source):
+    rows = new_rows(source)
+    contents, old, new = old_and_new_encoder(source, rows)
+    assert contents[0] == " hôm nay"
+    assert new.encode("và hôm nay", add_special_tokens=False).ids[-1] == rows.first
+    assert max(old.encode("và hôm nay", add_special_tokens=False).ids) < rows.first
+
+
+@pytest.mark.parametrize("objective", ["distill", "both"])
+def test_runs_move_new_rows_alone_and_survive_a_kill(source, data, tmp_path, objective):
+    flags = [
+        "--objective",
+        objective,
+        "--max_steps",
+        "6",
+        "--save_steps",
+        "2",
+        "--gradient_accumulation_steps",
+        "2",
+    ]
+    whole = finetune(source, data, tmp_path / "whole", *flags)
+    before, after, rows = tensors(source), tensors(whole), new_rows(source)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"model.embed_tokens.weight"}
+    moved = (before["model.embed_tokens.weight"] != after["model.embed_tokens.weight"]).any(1)
+    assert not moved[: rows.first].any() and not moved[rows.stop :].any() and moved.any()
+    assert stage(whole)["objective"] == objective
+    out = tmp_path / "killed"
+    given = ["--model_name_or_path", str(source), "--data_path", str(data), "--output_dir", str(out), *FAST]
+    argv = [*given, "--eval_share", "0.25", *flags]
+    killed_run(argv, 6)
+    assert finetune_qwen.main(argv) == 0
+    assert sha256_file(whole / "model.safetensors") == sha256_file(out / "model.safetensors")
+
+
+def test_both_ends_of_an_untied_model_are_taught(data, tmp_path):
+    source = extend(tmp_path, "qwen2", tied=False)
+    out = finetune(source, data, tmp_path / "out", "--objective", "both", "--max_steps", "4")
+    before, after, rows = tensors(source), tensors(out), new_rows(source)
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        moved = (before[name] != after[name]).any(1)
+        assert moved[rows.first : rows.stop].all() and not moved[: rows.first].any()
+
+
+def test_what_cannot_be_distilled(source, data, tmp_path):
+    out = tmp_path / "out"
+    flags = ["--objective", "distill"]
+    refuse("it needs --train_rows new", source, data, out, *flags, "--train_rows", "all")
+    refuse("it needs --train_rows new", source, data, out, *flags, "--finetune_layers", "0")
+    none = tmp_path / "none.jsonl"
+    lines = [json.dumps({"text": f"A text of no such word, the {n}th of some."}) for n in range(8)]
+    none.write_text("\n".join(lines), encoding="utf-8")
+    refuse("no new word stands in the part", source, none, out, *flags)
+    other = tmp_path / "other"
+    shutil.copytree(source, other)
+    tokenizer = read_json(other / "tokenizer.json")
+    write_json(other / "tokenizer.json", {**tokenizer, "added_tokens": tokenizer["added_tokens"][:-1]})
+    with pytest.raises(UserError, match="new tokens are no added tokens"):
+        old_and_new_encoder(other, new_rows(source))

@@ -1,0 +1,167 @@
+"""vocabkit/train/loss.py, models/split_rows.py: the fused loss is the plain one, and rows of their own change
+nothing.
+"""
+
+import build
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForCausalLM
+
+from vocabkit.models.split_rows import clamp_norms, norm_range, split_rows
+from vocabkit.train import loss as train_loss
+from vocabkit.train.data.packing import Collator, pack
+from vocabkit.train.loss import fuse_loss, token_nats
+
+FAMILIES = [("qwen2", True), ("qwen2", False), ("gemma2", True), ("llama", False)]
+STOP = 150  # pretend that so many rows are tokens
+IDS = torch.arange(1, 61).reshape(3, 20) * 2 % STOP
+LABELS = IDS.masked_fill(torch.arange(20) < 5, -100)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """family, tied → a new copy of a tiny model each time."""
+    folders = {}
+
+    def load(family: str, tied: bool, **changes):
+        key = (family, tied, *changes.items())
+        if key not in folders:
+            folder = tmp_path_factory.mktemp("model") / family
+            folders[key] = build.make_checkpoint(folder, family, tied=tied, **changes)
+        return AutoModelForCausalLM.from_pretrained(folders[key], dtype="float32")
+
+    return load
+
+
+def plain_loss(model, ids=IDS, labels=LABELS) -> torch.Tensor:
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1, :STOP].float()
+    return F.cross_entropy(logits.reshape(-1, STOP), labels[:, 1:].reshape(-1))
+
+
+@pytest.mark.parametrize("chunk", [1 << 24, STOP * 7, None])
+@pytest.mark.parametrize(("family", "tied"), FAMILIES)
+def test_loss_and_gradients_are_the_plain_ones(model, monkeypatch, family, tied, chunk):
+    """In chunks, in one, and by torch's own function, which computes on a CPU too."""
+    monkeypatch.setattr(train_loss, "CHUNK", chunk or 1)
+    monkeypatch.setattr(train_loss, "FUSED_ON", set() if chunk else {"cpu"})
+    plain, fused = model(family, tied), fuse_loss(model(family, tied), n_tokens=STOP)
+    expected = plain_loss(plain)
+    expected.backward()
+    loss = fused(input_ids=IDS, labels=LABELS).loss
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert float(loss) == pytest.approx(float(expected), rel=1e-6)
+    for (name, one), other in zip(plain.named_parameters(), fused.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=2e-6), name
+    head = fused.get_output_embeddings().weight.grad
+    assert head[:STOP].abs().sum() > 0
+    if not tied:
+        assert not head[STOP:].any(), "padding rows have a gradient"
+
+
+@pytest.mark.parametrize("chunk", [1 << 24, STOP * 7])
+@pytest.mark.parametrize(("family", "tied"), FAMILIES)
+def test_split_rows_give_the_same_loss_and_gradient(model, monkeypatch, family, tied, chunk):
+    monkeypatch.setattr(train_loss, "CHUNK", chunk)
+    plain, split = model(family, tied), model(family, tied)
+    rows = split_rows(split, first=STOP - 40, stop=STOP)
+    fuse_loss(split, n_tokens=STOP)
+    expected = plain_loss(plain)
+    expected.backward()
+    loss = split(input_ids=IDS, labels=LABELS).loss
+    loss.backward()
+    assert float(loss) == pytest.approx(float(expected), rel=1e-6)
+    trained = {name for name, p in split.named_parameters() if p.requires_grad}
+    assert all(name.endswith(".rows") for name in trained) and len(trained) == len(rows) == (1 if tied else 2)
+    ends = {"embed": plain.get_input_embeddings(), "head": plain.get_output_embeddings()}
+    for name, parameter in rows.items():
+        assert torch.allclose(parameter.grad, ends[name].weight.grad[STOP - 40 : STOP], atol=2e-6), name
+    assert all(p.grad is None for p in split.parameters() if not p.requires_grad)
+    with torch.no_grad():
+        assert torch.allclose(split(IDS).logits, plain(IDS).logits, atol=1e-5)
+
+
+def test_a_head_that_does_more_keeps_its_own_forward(model):
+    """Granite divides its logits; the loss must not leave that out."""
+    folder_model = model("llama", True)
+    folder_model.config.logits_scaling = 2.0
+    own = folder_model.forward
+    folder_model.forward = lambda *args, **options: _halved(own(*args, **options))
+    loss = fuse_loss(folder_model, n_tokens=STOP)(input_ids=IDS, labels=LABELS).loss
+    logits = model("llama", True)(IDS).logits[:, :-1, :STOP] / 2
+    expected = F.cross_entropy(logits.reshape(-1, STOP), LABELS[:, 1:].reshape(-1))
+    assert float(loss) == pytest.approx(float(expected), rel=1e-6)
+
+
+def _halved(output):
+    output.logits = output.logits / 2
+    return output
+
+
+def test_a_head_with_a_bias():
+    head = torch.nn.Linear(8, 30)
+    hidden, wanted = torch.randn(5, 8), torch.tensor([0, 3, 19, 4, 1])
+    expected = F.cross_entropy(head(hidden)[:, :20], wanted, reduction="none")
+    assert torch.allclose(token_nats(head, hidden, wanted, n_tokens=20), expected, atol=1e-6)
+
+
+def test_losses_of_a_bfloat16_model_are_float32(model):
+    fused = fuse_loss(model("qwen2", True).bfloat16(), n_tokens=STOP)
+    output = fused(input_ids=IDS, labels=LABELS, per_row=True)
+    assert output.loss.dtype == output.logits.dtype == torch.float32
+    assert float(output.loss) == pytest.approx(float(plain_loss(model("qwen2", True))), rel=0.02)
+    mean = float(output.logits[:, 0].sum() / output.logits[:, 1].sum())
+    assert mean == pytest.approx(float(output.loss), rel=1e-6), "rows do not add up to the loss"
+
+
+def test_num_items_in_batch_divides(model):
+    fused = fuse_loss(model("qwen2", True), n_tokens=STOP)
+    whole = fused(input_ids=IDS, labels=LABELS).loss
+    parts = [
+        fused(input_ids=IDS[i : i + 1], labels=LABELS[i : i + 1], num_items_in_batch=45).loss
+        for i in range(3)
+    ]
+    assert (LABELS[:, 1:] != -100).sum() == 45
+    assert float(sum(parts)) == pytest.approx(float(whole), rel=1e-6)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_documents_of_one_row_do_not_see_each_other(model, attention):
+    """And the two traps that let them: a cache, which fuse_loss() prevents, and a mask of ones."""
+    import datasets
+
+    documents = [list(range(1, 12)), list(range(40, 49)), list(range(90, 110))]
+    rows = datasets.Dataset.from_list(
+        [{"input_ids": ids, "labels": ids, "num_bytes": len(ids)} for ids in documents]
+    )
+    tiny = model("qwen2", True)
+    tiny.config._attn_implementation = attention
+    assert tiny.config.use_cache, "the setting that springs the trap"
+    fused = fuse_loss(tiny, n_tokens=STOP)
+    collate = Collator(0, False)
+    packed = pack(rows, how="best_fit", max_length=64, seed=0, notes=lambda note: None)
+    alone = pack(rows, how="none", max_length=64, seed=0, notes=lambda note: None)
+    assert len(packed) == 1 and len(alone) == 3
+    with torch.no_grad():
+        together = fused(**collate([packed[0]]), per_row=True).logits.sum(0)
+        each = sum(fused(**collate([row]), per_row=True).logits.sum(0) for row in alone)
+        assert torch.allclose(together, each, rtol=1e-6)
+        masked = collate([packed[0]])
+        masked["attention_mask"] = torch.ones_like(masked["input_ids"])
+        sprung = fused(**masked, per_row=True).logits.sum(0)
+        assert abs(float(sprung[0] - each[0])) > 1e-2, "a mask of ones no longer turns the block mask off"
+
+
+# Norms
+
+
+def test_norms_are_clamped_to_the_old_range():
+    weight = torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, 2.0], [99.0, 0.0]])
+    assert norm_range(weight, 3) == (2.0, 5.0)
+    assert norm_range(torch.zeros(2, 2), 2) == (0.0, float("inf"))
+    rows = torch.tensor([[30.0, 40.0], [0.1, 0.0], [1.1, 2.2], [0.0, 0.0]])
+    inside = rows[2].clone()
+    clamp_norms(rows, 2.0, 5.0)
+    assert torch.allclose(rows[:2], torch.tensor([[3.0, 4.0], [2.0, 0.0]]))
+    assert torch.equal(rows[2], inside) and not rows[3].any()

@@ -1,0 +1,227 @@
+"""vocabkit/train/memory.py: the sums are those of Qwen2.5-7B that were worked out by hand."""
+
+import argparse
+import re
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import finetune_qwen
+from vocabkit.checkpoint.shards import Tensor
+from vocabkit.errors import UserError
+from vocabkit.train import loss
+from vocabkit.train.flags import training_arguments
+from vocabkit.train.memory import (
+    CARD_RESERVE,
+    CHUNK,
+    GIB,
+    Model,
+    Stage,
+    available,
+    check_fits,
+    expect,
+    model_sizes,
+    stage_of,
+)
+
+H, WIDE, KV, L = 3584, 18944, 512, 28
+CONFIG = {"hidden_size": H, "intermediate_size": WIDE}
+
+
+def sizes(rows: int, *, new: int = 0) -> Model:
+    shapes = {"model.embed_tokens.weight": (rows, H), "lm_head.weight": (rows, H), "model.norm.weight": (H,)}
+    for at in range(L):
+        layer = f"model.layers.{at}."
+        for name, out in (("q", H), ("k", KV), ("v", KV)):
+            shapes |= {
+                f"{layer}self_attn.{name}_proj.weight": (out, H),
+                f"{layer}self_attn.{name}_proj.bias": (out,),
+            }
+        shapes |= {f"{layer}self_attn.o_proj.weight": (H, H), f"{layer}mlp.down_proj.weight": (H, WIDE)}
+        shapes |= {f"{layer}mlp.{name}_proj.weight": (WIDE, H) for name in ("gate", "up")}
+        shapes |= {f"{layer}{name}_layernorm.weight": (H,) for name in ("input", "post_attention")}
+    tensors = {name: Tensor(name, None, "BF16", shape, 0, 0) for name, shape in shapes.items()}  # type: ignore[arg-type]
+    model = model_sizes(CONFIG, tensors, rows=rows, tied=False)
+    return Model(**{**model.__dict__, "new": new})
+
+
+def test_parameters_of_the_7b():
+    model = sizes(152_064)
+    assert model.parameters == 7_615_616_512  # as its model card says: 7.61 B
+    assert model.parameters - model.tables == 6_525_621_760
+
+
+FULL = dict(train_rows="all", trained_layers=L)
+STAGE_3 = dict(train_rows="all", trained_layers=L, lora_rank=64, optim="adamw_torch_8bit")
+# what, tokens, GiB at 152,064 and at 101,056 rows: worked out apart from this code
+TABLE = [
+    (dict(FULL, optim="adamw_torch_8bit", fused=False), 4096, 51.3, 47.0),
+    (dict(FULL, optim="adamw_torch_8bit"), 4096, 45.5, 43.1),
+    (dict(FULL, optim="adamw_torch_8bit"), 8192, 47.1, 44.8),
+    (dict(FULL, optim="adamw_torch_8bit", in_backward=True), 4096, 32.3, 30.3),
+    (dict(FULL, optim="adafactor", in_backward=True), 4096, 18.0, 16.6),
+    (dict(train_rows="none", trained_layers=L, lora_rank=64, optim="adamw_torch"), 4096, 18.3, 17.6),
+    (STAGE_3, 4096, 22.5, 20.1),
+    (dict(train_rows="all", trained_layers=2, optim="adamw_torch_8bit"), 4096, 22.7, 20.3),
+]
+
+
+@pytest.mark.parametrize(("what", "tokens", "whole", "trimmed"), TABLE)
+def test_the_table_of_the_7b(what, tokens, whole, trimmed):
+    for rows, expected in ((152_064, whole), (101_056, trimmed)):
+        found = expect(sizes(rows), dtype="bfloat16", tokens=tokens, **what).total / GIB
+        assert found == pytest.approx(expected, rel=0.05), rows
+
+
+def test_a_chunk_of_logits_is_what_the_loss_says():
+    assert CHUNK == 4 * loss.CHUNK
+
+
+def test_new_rows_of_their_own_cost_nothing_but_themselves():
+    flags = dict(dtype="bfloat16", optim="adamw_torch", tokens=4096, trained_layers=0)
+    none = expect(sizes(101_056), train_rows="none", **flags)
+    new = expect(sizes(101_056, new=2048), train_rows="new", **flags)
+    assert new.total - none.total == 2048 * H * 2 * (4 + 4 + 4)  # two ends; weight, gradient, half the states
+    assert new.gradients == 2048 * H * 2 * 4
+
+
+def test_lessons_need_logits_of_their_places_and_a_few_activations():
+    flags = dict(dtype="bfloat16", optim="adamw_torch", tokens=4096, trained_layers=0, train_rows="new")
+    plain, taught = (expect(sizes(101_056, new=2048), lessons=what, **flags) for what in (False, True))
+    assert taught.loss - plain.loss == 16 * 9 * 101_056 * 4 * 8
+    assert taught.activations - plain.activations == 16 * 50 * 28 * H * 2
+    assert taught.total - plain.total < 0.7 * GIB
+
+
+# What fits which card, and whether the advice of a refusal does
+
+NEW_WORDS = 2048
+STAGES = {  # the defaults of a GPU are 8-bit AdamW, bfloat16, checkpointing and one row at a time
+    "full, 8-bit in backward": ["--train_rows", "all", "--finetune_layers", "all", "--optim_in_backward"],
+    "full, Adafactor in backward": ["--train_rows", "all", "--finetune_layers", "all", "--optim_in_backward",
+                                    "--optim", "adafactor"],
+    "full, 8-bit": ["--train_rows", "all", "--finetune_layers", "all"],
+    "full, plain AdamW": ["--train_rows", "all", "--finetune_layers", "all", "--optim", "adamw_torch",
+                          "--dtype", "float32", "--activation_checkpointing", "false",
+                          "--per_device_train_batch_size", "4"],
+    "full, accumulated": ["--train_rows", "all", "--finetune_layers", "all",
+                          "--gradient_accumulation_steps", "8"],
+    "LoRA and all rows": ["--train_rows", "all", "--finetune_layers", "all", "--lora_rank", "64"],
+    "2 layers": ["--train_rows", "all", "--finetune_layers", "0 1"],
+    "new rows": ["--train_rows", "new", "--finetune_layers", "none"],
+}  # fmt: skip
+CARD_24, CARD_40 = 23.5 * GIB, 39.5 * GIB  # what is free on such a card; CARD_RESERVE is not
+WHOLE, TRIMMED = 152_064, 101_056
+
+
+def run_on(
+    monkeypatch, card: float, flags: Sequence[str], *, rows: int, tokens: int
+) -> tuple[Stage, argparse.Namespace, Any]:
+    """What a run with these flags of finetune_qwen.py hands to check_fits() on such a card."""
+    monkeypatch.setattr("vocabkit.train.memory.available", lambda _: card - CARD_RESERVE)
+    monkeypatch.setattr("vocabkit.train.flags.TORCHAO", ())  # installed or not is not asked
+    of_a_gpu = ["--optim", "adamw_torch_8bit", "--activation_checkpointing", "true", "--dtype", "bfloat16",
+                "--per_device_train_batch_size", "1", "--model_max_length", str(tokens)]  # fmt: skip
+    given = ["--model_name_or_path", "M", "--data_path", "D", "--output_dir", "O", *of_a_gpu, *flags]
+    args, others = finetune_qwen.build_parser().parse_known_args(given)
+    settings = training_arguments(args, others, part=Path("O.part"))
+    stage = stage_of(sizes(rows, new=NEW_WORDS), args, settings, dtype=args.dtype)
+    # The namespace stands for a GPU; TrainingArguments itself would look for one.
+    return stage, args, types.SimpleNamespace(**{**vars(settings), "device": CUDA, "world_size": 1})
+
+
+CUDA = types.SimpleNamespace(type="cuda")
+FITS = [  # what, tokens of a row, card, whether it fits with all rows, and trimmed
+    ("full, 8-bit in backward", 4096, CARD_40, True, True),
+    ("full, 8-bit in backward", 8192, CARD_40, True, True),
+    ("full, 8-bit in backward", 4096, CARD_24, False, False),
+    ("full, Adafactor in backward", 4096, CARD_24, True, True),
+    ("full, Adafactor in backward", 18432, CARD_24, False, True),
+    ("full, 8-bit", 4096, CARD_40, False, False),
+    ("LoRA and all rows", 4096, CARD_24, True, True),
+    ("LoRA and all rows", 8192, CARD_24, False, True),
+    ("2 layers", 8192, CARD_24, False, True),
+    ("new rows", 8192, CARD_24, True, True),
+]
+
+
+@pytest.mark.parametrize(("what", "tokens", "card", "whole", "trimmed"), FITS)
+def test_what_fits_which_card(monkeypatch, what, tokens, card, whole, trimmed):
+    for rows, fits in ((WHOLE, whole), (TRIMMED, trimmed)):
+        run = run_on(monkeypatch, card, STAGES[what], rows=rows, tokens=tokens)
+        if fits:
+            check_fits(*run)
+        else:
+            with pytest.raises(UserError, match=r"^M needs about \d+\.\d GiB, .* GiB free; give --"):
+                check_fits(*run)
+
+
+@pytest.mark.parametrize("tokens", [1024, 4096, 16384])
+@pytest.mark.parametrize("card", [CARD_24, CARD_40])
+@pytest.mark.parametrize("what", STAGES)
+def test_who_follows_the_advice_has_a_run_that_fits(monkeypatch, what, card, tokens):
+    for rows in (WHOLE, TRIMMED):
+        run = run_on(monkeypatch, card, STAGES[what], rows=rows, tokens=tokens)
+        try:
+            check_fits(*run)
+            continue
+        except UserError as error:
+            found = re.search(r"give (--.*) \(about ([\d.]+) GiB\), or --ignore_memory$", str(error))
+        assert found, "no way out"
+        given = found[1].split()
+        names = [flag for flag in given if flag.startswith("--")]
+        assert len(set(names)) == len(names), "a flag is named twice"
+        after = run_on(monkeypatch, card, [*STAGES[what], *given], rows=rows, tokens=tokens)
+        check_fits(*after)
+        assert f"{after[0].memory().total / GIB:.1f}" == found[2]
+        for at, name in enumerate(given):  # and every one of its flags is needed
+            if name.startswith("--") and name != "--gradient_accumulation_steps":
+                end = next((i for i in range(at + 1, len(given)) if given[i].startswith("--")), len(given))
+                less = [*STAGES[what], *given[:at], *given[end:]]
+                if "--optim_in_backward" not in less and name == "--optim_in_backward":
+                    less += ["--gradient_accumulation_steps", "1"]
+                with pytest.raises(UserError):
+                    check_fits(*run_on(monkeypatch, card, less, rows=rows, tokens=tokens))
+
+
+@pytest.mark.parametrize(
+    ("what", "card", "advice"),
+    [
+        ("full, 8-bit", CARD_40, "--optim_in_backward"),
+        ("full, accumulated", CARD_40, "--optim_in_backward --gradient_accumulation_steps 1"),
+        ("full, 8-bit", CARD_24, "--optim_in_backward --optim adafactor"),
+        ("full, plain AdamW", CARD_40, "--activation_checkpointing true --dtype bfloat16 "
+         "--optim adamw_torch_8bit --optim_in_backward"),
+        ("full, plain AdamW", CARD_24, "--activation_checkpointing true --dtype bfloat16 "
+         "--optim_in_backward --optim adafactor"),
+    ],
+)  # fmt: skip
+def test_the_mildest_flags_are_named(monkeypatch, what, card, advice):
+    run = run_on(monkeypatch, card, STAGES[what], rows=TRIMMED, tokens=4096)
+    with pytest.raises(UserError) as caught:
+        check_fits(*run)
+    assert sorted(re.search(r"give (--.*) \(", str(caught.value))[1].split()) == sorted(advice.split())
+
+
+def test_what_fits_nowhere_says_so(monkeypatch):
+    run = run_on(monkeypatch, 8 * GIB, STAGES["full, 8-bit"], rows=TRIMMED, tokens=4096)
+    with pytest.raises(UserError, match=r"even --.* needs 1\d\.\d GiB: take a larger device or a smaller"):
+        check_fits(*run)
+    run = run_on(monkeypatch, 8 * GIB, STAGES["new rows"], rows=TRIMMED, tokens=512)
+    with pytest.raises(UserError, match=r"7\.5 GiB free; take a larger device, or --ignore_memory$"):
+        check_fits(*run)
+    monkeypatch.setattr("vocabkit.train.memory.available", lambda _: None)
+    check_fits(*run)
+
+
+def device(kind: str) -> types.SimpleNamespace:
+    return types.SimpleNamespace(type=kind)
+
+
+def test_memory_that_is_there():
+    free = available(device("cpu"))
+    assert free is None or 1e8 < free < 1e15
+    assert available(device("mps")) is None

@@ -1,0 +1,253 @@
+"""Choosing words: worked by hand, overlap-free, and what is promised is what the real tokenizer saves."""
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import build_vi_words
+from vocabkit.corpus.files import find_sources
+from vocabkit.corpus.lines import held_out, measured_lines
+from vocabkit.errors import UserError
+from vocabkit.text.languages import is_vietnamese_line
+from vocabkit.text.unicode import nfc
+from vocabkit.tokenizer.encoder import load_encoder, with_words
+from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
+from vocabkit.vocab.word_list import new_token
+from vocabkit.words.choose import Choice, choose, chosen_rows
+from vocabkit.words.count import WordCounter, without_marks, word_rows
+from vocabkit.words.curve import count_tokens, measure_curve
+from vocabkit.words.stretches import Compatible, Matcher, Savings, StretchCounter, candidates
+
+
+@pytest.fixture(scope="module")
+def qwen(assets) -> Path:
+    return assets / "tokenizers" / "qwen2.5-instruct"
+
+
+@pytest.fixture(scope="module")
+def lines(assets) -> list[str]:
+    """Lines of every kind: Vietnamese, English, formulas, other scripts in between."""
+    found = []
+    for path in sorted((assets / "corpora" / "vi").iterdir()):
+        found += [nfc(line) for line in path.read_text(encoding="utf-8").split("\n") if line][:900]
+    return found
+
+
+@pytest.fixture(scope="module")
+def rows(qwen, lines) -> list[dict]:
+    counter = WordCounter(training_only=True, phrases=True)
+    counter.add(lines)
+    forms = without_marks(counter.take(), phrases=True)
+    return word_rows(forms, read_tokenizer_json(qwen), load_encoder(qwen), min_freq=4)
+
+
+def savings_of(contents: list[str], texts: list[str], encoder) -> Savings:
+    counter = StretchCounter(contents)
+    counter.add(texts)
+    return Savings(contents, counter.take(), encoder)
+
+
+# By hand
+
+
+def test_stretches():
+    matcher = Matcher([" công nghệ", " nghệ thuật", " con số", " thông tin"])
+    assert matcher.stretches("Công nghệ: công nghệ thuật ngữ, (công nghệ) xa công nghệ.") == [
+        " công nghệ thuật", " công nghệ",
+    ]  # fmt: skip
+    assert matcher.stretches("một con sống, con số 5 con số-con con  số") == [
+        " con sống",
+        " con số",
+        " con số",
+    ]
+    assert matcher.stretches("x công nghệ thông tin") == [" công nghệ", " thông tin"]
+    assert matcher.stretches("") == matcher.stretches("con số") == []
+
+
+class OneTokenAByte:
+    """A tokenizer whose tokens are counted at sight: one for each character."""
+
+    def encode_batch_fast(self, texts, add_special_tokens):
+        return [type("Encoding", (), {"ids": list(text)}) for text in texts]
+
+
+def test_savings_and_greedy_by_hand():
+    """ " a b" is 4 characters: each saves 3. " a b c" saves 5; beside " a b" only 2 more where both stand."""
+    contents = [" a b", " a b c", " d e", " b c"]
+    savings = savings_of(contents, ["x a b. x a b c! x a b c d e x d e, x b c"], OneTokenAByte())
+    assert savings.total({0}) == 9 and savings.total({1}) == 10 and savings.total({2}) == 6
+    assert savings.total({0, 1}) == 3 + 5 + 5
+    assert savings.total({3}) == 9
+    every = Choice(savings, usable=lambda word: True)
+    assert choose(every, words=9) == [(1, 10), (2, 6), (0, 3)], " b c overlaps"
+    assert choose(Choice(savings, usable=lambda word: word == 2), words=1) == [(2, 6)]
+
+
+def test_false_hits_are_counted_and_refused():
+    texts = ["x con số 5"] * 3 + ["x con sống"] + ["x thời gian."] * 3
+    contents = [" con số", " thời gian"]
+    savings = savings_of(contents, texts, OneTokenAByte())
+    assert savings.false_hits() == [0.25, 0.0]
+    # " con sống" → " con số", "ng": 9 characters become 1 + 2
+    assert savings.total({0}) == 3 * (len(" con số") - 1) + 9 - 3
+    chosen, refused = chosen_rows([{"word": "con▁số"}, {"word": "thời▁gian"}], savings, words=5)
+    assert [row["word"] for row in chosen] == ["thời▁gian"] and refused == 1
+    assert chosen[0]["saved"] == 3 * (len(" thời gian") - 1)
+
+
+def test_words_inside_added_tokens_are_refused(tiny):
+    tokenizer = read_tokenizer_json(tiny("qwen").path)
+    tokenizer.added["<|hết bài viết|>"] = 999
+    rows = [{"word": "bài▁viết"}, {"word": "học▁sinh"}]
+    assert candidates(rows, tokenizer) == [" học sinh"]
+    del tokenizer.added["<|hết bài viết|>"]
+
+
+def test_what_overlaps():
+    compatible = Compatible()
+    compatible.add(" trở thành")
+    compatible.add(" con số")
+    for content in (" thành lập", " thành", " kết trở", " sống còn", " số học"):
+        assert compatible.fits(content) == (content in (" thành",)), content
+    for content in (" trở thành người", " người trở thành", " trở về", " từ từ"):
+        assert compatible.fits(content), content
+
+
+# Promises
+
+
+def overlapping(contents: list[str]) -> list[tuple[str, str]]:
+    """Pairs whose first has a proper ending, from a syllable on, that begins the second and goes on there."""
+    begins: dict[str, str] = {
+        content[:size]: content for content in contents for size in range(1, len(content))
+    }
+    return [
+        (first, begins[first[at:]])
+        for first in contents
+        for at in range(1, len(first))
+        if first[at] == " " and begins.get(first[at:], first) != first
+    ]
+
+
+def test_the_list_is_overlap_free_and_saves_what_it_says(qwen, rows, lines):
+    """On text that was not chosen on, to the token, with the real tokenizer."""
+    tokenizer = read_tokenizer_json(qwen)
+    contents = candidates(rows, tokenizer)
+    training = [line for line in lines if not held_out(line)]
+    savings = savings_of(contents, training, load_encoder(qwen))
+    chosen, _ = chosen_rows(rows, savings, words=300)
+    words = [" " + row["word"].replace("▁", " ") for row in chosen]
+    assert len(words) == 300 and overlapping(words) == []
+    assert overlapping([" trở thành", " thành lập"]), "the check itself"
+    saved = [row["saved"] for row in chosen]
+    assert saved == sorted(saved, reverse=True)
+    for texts in (training, [line for line in lines if held_out(line)]):
+        counts = Counter(texts)
+        predicted = savings_of(words, texts, load_encoder(qwen)).total(set(range(len(words))))
+        real = count_tokens(load_encoder(qwen), counts) - count_tokens(with_words(tokenizer, words), counts)
+        assert predicted == real > 0
+    assert predicted < sum(saved)
+
+
+@settings(max_examples=min(12, settings().max_examples))  # each loads a tokenizer
+@given(seed=st.integers(0, 10**6))
+def test_any_list_saves_what_it_says(seed, qwen, lines, rows):
+    """Overlapping words, false hits, odd spaces: leftmost-longest, as the library does."""
+    draw = random.Random(seed)
+    encoder = _encoder(qwen)
+    words = [" " + row["word"].replace("▁", " ") for row in draw.sample(rows, 40)]
+    words += [word[: draw.randint(4, len(word))].rstrip() for word in words if " " in word[1:4]]
+    words = [word for word in dict.fromkeys(words) if " " in word[1:]]
+    pieces = (
+        [piece for line in draw.sample(lines, 3) for piece in line.split(" ")]
+        + words * 2
+        + ["", "ng", ",", "\t"]
+    )
+    text = "".join(draw.choice(pieces) + draw.choice([" ", "", ""]) for _ in range(60))
+    with_them = with_words(_tokenizer(qwen), words)
+    real = len(encoder.encode(text).ids) - len(with_them.encode(text).ids)
+    assert savings_of(words, [text], encoder).total(set(range(len(words)))) == real
+
+
+_CACHE: dict = {}
+
+
+def _encoder(folder: Path):
+    if "encoder" not in _CACHE:
+        _CACHE["encoder"] = load_encoder(folder)
+    return _CACHE["encoder"]
+
+
+def _tokenizer(folder: Path):
+    if "tokenizer" not in _CACHE:
+        _CACHE["tokenizer"] = read_tokenizer_json(folder)
+    return _CACHE["tokenizer"]
+
+
+# Measuring
+
+
+def test_vietnamese_lines():
+    assert is_vietnamese_line("A. Cán cân thương mại") and is_vietnamese_line("- Không!")
+    assert not any(map(is_vietnamese_line, ("", "12 + 5", "The cat sat on the mat", "def f(x): return x")))
+
+
+def test_curve(tiny):
+    folder = tiny("qwen").path
+    lines = Counter({"Các học sinh đi chơi.": 2, "Bao học sinh?": 1})
+    tokenizer = read_tokenizer_json(folder)
+    impact = [" đi chơi", " học sinh"]
+    curve = measure_curve(tokenizer, lines, chosen=[" học sinh"], impact=impact)
+    sizes = [
+        len(load_encoder(folder).encode(text, add_special_tokens=False).ids)
+        for text in (" học sinh", *impact)
+    ]
+    assert curve.numbers == [1] and curve.syllables == [0] and "syllables" not in curve.table()
+    assert curve.saved["chosen"] == [3 * (sizes[0] - 1)] and curve.saved["impact"] == [2 * (sizes[1] - 1)]
+    assert "chosen" in curve.table() and curve.table().count("%") == 3
+
+
+def test_nothing_to_measure_on_is_one_line(tmp_path):
+    (tmp_path / "en.txt").write_text("All the world's a stage\n", encoding="utf-8")
+    with pytest.raises(UserError, match="no Vietnamese line to measure on"):
+        measured_lines(find_sources([str(tmp_path)]), take=lambda line: True)
+
+
+def test_choose_on_the_command_line(tiny, tmp_path, capsys):
+    lines = [f"{n} học sinh chọn công nghệ thông tin và tất cả các học sinh đi chơi." for n in range(120)]
+    (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
+    out, plot = tmp_path / "chosen.jsonl", tmp_path / "curve.png"
+    argv = ["-m", str(tiny("qwen").path), str(tmp_path / "a.txt"), "--choose", "3", "--workers", "1", "-o"]
+    assert build_vi_words.main([*argv, str(out), "--phrases", "--plot", str(plot)]) == 0
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 3 and list(rows[0])[-1] == "saved" and rows[0]["saved"] >= rows[1]["saved"]
+    printed = capsys.readouterr().out
+    assert "chosen.jsonl: 3 of" in printed and "plain" in printed and plot.read_bytes()[:4] == b"\x89PNG"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "chosen.jsonl", "curve.png"]
+    (tmp_path / "b.txt").write_text("Một học sinh khác\n", encoding="utf-8")
+    other = tmp_path / "other.jsonl"
+    assert build_vi_words.main([*argv, str(other), "--held_out", str(tmp_path / "b.txt")]) == 0
+    assert json.loads(other.read_text(encoding="utf-8").splitlines()[0])["freq"] == 240
+
+
+def test_bundled_list(assets, qwen):
+    """The bundled list: form, order, overlap-free, and what it saves on lines it was not chosen on."""
+    path = Path(build_vi_words.__file__).parent / "data" / "vi_words_chosen.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    words = [new_token(row) for row in rows if "word" in row]
+    assert len(set(words)) == len(words) == 2048 and overlapping(words) == []
+    assert len(rows) == 2048 + 1024 and sum("word" in row for row in rows[:1024]) == 567
+    saved = [row["saved"] for row in rows]
+    assert saved == sorted(saved, reverse=True)
+    lines = measured_lines(find_sources([str(assets / "corpora" / "vi")]))
+    tokens = count_tokens(load_encoder(qwen), lines)
+    for number, share in ((1024, 0.125), (2048, 0.15)):
+        first = [new_token(row) for row in rows[:number]]
+        merges = [item for item in first if not isinstance(item, str)]
+        encoder = with_words(_tokenizer(qwen), [item for item in first if isinstance(item, str)], merges)
+        assert 1 - count_tokens(encoder, lines) / tokens > share

@@ -1,0 +1,278 @@
+"""Records to texts: which part of a row is its text, and what makes a row bad.
+
+Reads and writes no file: it is given the lines and rows that vocabkit/corpus/files.py has cut. Standard
+library only.
+"""
+
+import csv
+import functools
+import io
+import json
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from vocabkit.text.unicode import nfc
+
+TEXT, JSONL, JSON, CSV, TSV, PARQUET, HUB, STDIN = "txt jsonl json csv tsv parquet hub stdin".split()
+
+FIELDS = ("text", "messages", "conversations")  # where a row's text is looked for, in this order
+
+DELIMITERS = {CSV: ",", TSV: "\t"}
+
+_JSON_NAMES = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+
+
+class BadRecord(Exception):
+    """A record that gives no text; the message is the reason, without file and line."""
+
+
+def fields_of(text_field: str | None) -> tuple[str, ...]:
+    """Return the fields a text is looked for in: the one that was asked for, or FIELDS."""
+    return FIELDS if text_field is None else (text_field,)
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Return names for a message, a few at most.
+
+    >>> quoted(["id", "body"])
+    '"id", "body"'
+    """
+    names = list(names)
+    return ", ".join(f'"{name}"' for name in names[:20]) + (", …" if len(names) > 20 else "")
+
+
+def _described(value: Any) -> str:
+    return _JSON_NAMES.get(
+        type(value), "a number" if isinstance(value, int | float) else type(value).__name__
+    )
+
+
+def nfc_lines(text: str) -> str:
+    """Return text as NFC, line by line: one decomposed letter in a megabyte costs one line, not a megabyte.
+
+    The same as nfc(text): nothing composes with a line end, and no mark moves across it.
+    """
+    if unicodedata.is_normalized("NFC", text):  # nearly always, and seven times faster to ask than to do
+        return text
+    return "\n".join(map(nfc, text.split("\n"))) if "\n" in text else nfc(text)
+
+
+def clean_text(text: str) -> str:
+    """Return text as NFC; BadRecord if it cannot be written as UTF-8 (JSON and Python can hold more)."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        if 0xDC80 <= code <= 0xDCFF:  # how surrogateescape keeps a byte that is not UTF-8
+            raise BadRecord(f"not UTF-8 (byte 0x{code & 0xFF:02x})") from None
+        raise BadRecord(f"holds half a character (lone surrogate \\u{code:04x})") from None
+    return nfc_lines(text)
+
+
+def texts_of_messages(messages: list[Any], field: str) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    """Yield each message of [{"role", "content"}, …] or [{"from", "value"}, …] with the texts it holds."""
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message, dict) or not ("content" in message or "value" in message):
+            raise BadRecord(f'message {number} of "{field}" has neither "content" nor "value"')
+        content = message.get("content")
+        if content is None:
+            content = message.get("value")
+        if isinstance(content, str):
+            yield message, [content]
+        elif isinstance(content, list) and all(isinstance(part, dict) for part in content):
+            # Pictures and sounds are parts without text.
+            yield message, [part["text"] for part in content if isinstance(part.get("text"), str)]
+        elif content is None:  # the message only calls a tool
+            yield message, []
+        else:
+            raise BadRecord(f'message {number} of "{field}" is {_described(content)}, expected a string')
+
+
+def _text_of_chat(messages: list[Any], field: str) -> str:
+    return "\n".join(text for _, texts in texts_of_messages(messages, field) for text in texts)
+
+
+def text_of_row(row: Any, text_field: str | None) -> str:
+    """Return the text of an object: a string, UTF-8 bytes or a chat; not yet NFC. BadRecord if it has none.
+
+    A field that was asked for may also be a list of strings, which become lines.
+
+    >>> text_of_row({"messages": [{"role": "user", "content": "Chào"}, {"from": "gpt", "value": "Hi"}]}, None)
+    'Chào\\nHi'
+    """
+    if not isinstance(row, dict):
+        raise BadRecord(f"{_described(row)}, expected an object")
+    value = row.get(FIELDS[0] if text_field is None else text_field)
+    if isinstance(value, str):  # nearly always: the rest costs as much as parsing the line
+        return value
+    fields = fields_of(text_field)
+    present = [field for field in fields if field in row]
+    if not present:
+        raise BadRecord(f"no {quoted(fields)} among its fields: {quoted(row) or 'it is empty'}")
+    field = next((field for field in present if row[field] is not None), present[0])
+    value = row[field]
+    if isinstance(value, bytes):
+        return decoded(value)
+    if isinstance(value, list):
+        if text_field is not None and all(isinstance(part, str) for part in value):
+            return "\n".join(value)
+        return _text_of_chat(value, field)
+    if not isinstance(value, str):
+        raise BadRecord(f'"{field}" is {_described(value)}, expected a string')
+    return value
+
+
+def decoded(data: bytes) -> str:
+    """Return UTF-8 bytes as text; BadRecord if they are none."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRecord(f"not UTF-8 (byte 0x{data[error.start]:02x})") from None
+
+
+def _json_row(line: bytes) -> Any:
+    text = decoded(line)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadRecord(f"not JSON: {error.msg} (column {error.colno})") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
+        raise BadRecord(f"not JSON: {error}") from None
+
+
+def csv_rows(data: bytes, *, first: int, kind: str) -> Iterator[tuple[int, list[str] | BadRecord]]:
+    """Yield (line number, cells) of the rows that are not blank; bytes that are not UTF-8 as surrogates."""
+    csv.field_size_limit((1 << 31) - 1)  # the default, 128 KiB, is less than a long article
+    ended = False
+
+    def lines() -> Iterator[str]:
+        nonlocal ended
+        yield from io.StringIO(data.decode("utf-8", "surrogateescape"), newline="\n")
+        ended = True
+
+    reader = csv.reader(lines(), delimiter=DELIMITERS[kind])
+    while True:
+        line = first + reader.line_num
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield line, BadRecord(f"not {kind.upper()}: {error}")
+            continue
+        if ended:  # the reader asked for a line more than there is
+            yield line, BadRecord("a quote that opens here is never closed")
+        elif row:
+            yield line, row
+
+
+def _lines(data: bytes, first: int) -> Iterator[tuple[int, bytes]]:
+    for number, line in enumerate(data.split(b"\n"), first):
+        if line and not line.isspace():
+            yield number, line
+
+
+# What turns one record into its texts; each raises BadRecord.
+
+
+def _texts_of_row(row: Any, *, text_field: str | None) -> list[str]:
+    return [text_of_row(row, text_field)]
+
+
+def _texts_of_json(line: bytes, *, text_field: str | None) -> list[str]:
+    return [text_of_row(_json_row(line), text_field)]
+
+
+def _texts_of_line(line: bytes) -> list[str]:
+    return decoded(line).rstrip("\r").split("\t")
+
+
+def _texts_of_cells(row: list[str] | BadRecord, *, column: int) -> list[str]:
+    if isinstance(row, BadRecord):
+        raise row
+    if column >= len(row):
+        raise BadRecord(f"has {len(row)} cells, the text is expected in cell {column + 1}")
+    return [row[column]]
+
+
+def _parse_document(data: bytes, *, name: str, first: int) -> tuple[list[str], int, list[str]]:
+    """One text of what is UTF-8. Its lines are the records: one bad line in a megabyte is not one in one."""
+    seen = data.count(b"\n") + (not data.endswith(b"\n"))
+    try:
+        return [nfc_lines(data.decode("utf-8"))], seen, []
+    except UnicodeDecodeError:
+        good, bad = [], []
+    for number, line in enumerate(io.BytesIO(data), first):
+        try:
+            good.append(decoded(line))
+        except BadRecord as error:
+            bad.append(f"{name}:{number}: {error}")
+    return ([nfc_lines("".join(good))] if good else []), seen, bad
+
+
+def _records(
+    data: bytes | Sequence[Any], *, kind: str, first: int, column: int | None, text_field: str | None
+) -> tuple[Iterable[tuple[int, Any]], Callable[[Any], list[str]]]:
+    """The numbered records of a block, and the function that turns one into texts."""
+    if not isinstance(data, bytes):
+        return enumerate(data, first), functools.partial(_texts_of_row, text_field=text_field)
+    if kind == JSONL:
+        return _lines(data, first), functools.partial(_texts_of_json, text_field=text_field)
+    if column is None:
+        return _lines(data, first), _texts_of_line
+    return csv_rows(data, first=first, kind=kind), functools.partial(_texts_of_cells, column=column)
+
+
+def parse(
+    data: bytes | Sequence[Any],
+    *,
+    name: str,
+    kind: str,
+    first: int,
+    column: int | None,
+    text_field: str | None,
+) -> tuple[list[str], int, list[str]]:
+    """Return what a block holds: its texts as NFC, its number of records, its bad records described."""
+    if kind == TEXT and isinstance(data, bytes):
+        return _parse_document(data, name=name, first=first)
+    numbered, texts_of = _records(data, kind=kind, first=first, column=column, text_field=text_field)
+    texts: list[str] = []
+    bad: list[str] = []
+    seen = 0
+    for number, record in numbered:
+        seen += 1
+        try:
+            texts += [clean_text(text) for text in texts_of(record)]
+        except BadRecord as error:
+            bad.append(f"{name}:{number}: {error}")
+    return texts, seen, bad
+
+
+def parse_rows(
+    data: bytes | Sequence[Any], *, name: str, kind: str, first: int, column: int | None, field: str
+) -> tuple[list[tuple[str, Any]], int, list[str]]:
+    """Return the records of a block, each with its place, before any text is taken out of them.
+
+    field: what the text of a document or of a CSV or TSV column is called in its record.
+    """
+    if kind == TEXT and isinstance(data, bytes):
+        texts, seen, bad = _parse_document(data, name=name, first=first)
+        return [(f"{name}:{first}", {field: text}) for text in texts], seen, bad
+    numbered, _ = _records(data, kind=kind, first=first, column=column, text_field=None)
+    rows: list[tuple[str, Any]] = []
+    bad = []
+    seen = 0
+    for number, record in numbered:
+        seen += 1
+        try:
+            if isinstance(data, bytes) and kind == JSONL:
+                record = _json_row(record)
+            elif isinstance(data, bytes) and column is None:
+                record = _texts_of_line(record)
+            elif isinstance(data, bytes) and column is not None:
+                record = {field: _texts_of_cells(record, column=column)[0]}
+            rows.append((f"{name}:{number}", record))
+        except BadRecord as error:
+            bad.append(f"{name}:{number}: {error}")
+    return rows, seen, bad

@@ -1,0 +1,150 @@
+"""Processes that parse the blocks of a corpus and count what is in their texts, each with its own counter.
+
+Reads and writes nothing: corpus/counting.py hands them blocks and asks for what they have counted.
+"""
+
+import importlib
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any, Protocol
+
+from vocabkit.corpus.files import Block, parse_block
+from vocabkit.errors import UserError
+
+QUEUED = 2  # blocks waiting for each worker: one being parsed, one ready
+
+SHOWN = 5  # bad records that are spelled out
+
+
+class CorpusCounter(Protocol):
+    """What counts in a worker: add() texts; take() what was counted and begin anew, at once if full()."""
+
+    def add(self, texts: Sequence[str]) -> None: ...
+    def full(self) -> bool: ...
+    def take(self) -> Any: ...
+
+
+MakeCounter = Callable[[], CorpusCounter]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a worker says of one block."""
+
+    documents: int
+    records: int
+    characters: int
+    bad: list[str]
+    bad_count: int
+    taken: Any  # what was counted so far, if the counter was full; else None
+
+
+class Workers:
+    """The processes, each behind an executor of its own, so that each can be asked for its counts."""
+
+    def __init__(self, count: int, *, text_field: str | None, preload: Sequence[str] = ()) -> None:
+        # Not forked: reading threads may hold locks at that moment.
+        self._pools = [
+            ProcessPoolExecutor(
+                1,
+                mp_context=get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(text_field,),
+            )
+            for _ in range(count)
+        ]
+        for pool in self._pools:  # starts the process
+            pool.submit(_preload, preload)
+        self._waiting: dict[Future[Counted], int] = {}
+        self._load = [0] * count
+
+    def make(self, make_counter: MakeCounter) -> None:
+        """Have every process make its counter; handed over by pickling."""
+        for future in [pool.submit(_make_counter, make_counter) for pool in self._pools]:
+            _result(future)
+
+    def submit(self, block: Block) -> None:
+        """Give a block to the worker that has least to do."""
+        at = self._load.index(min(self._load))
+        self._waiting[self._pools[at].submit(_count_block, block)] = at
+        self._load[at] += 1
+
+    def make_room(self) -> list[Counted]:
+        """Wait until a worker can take another block; return what has been counted meanwhile."""
+        results = self._collect()
+        while min(self._load) >= QUEUED:
+            wait(self._waiting, return_when=FIRST_COMPLETED)
+            results += self._collect()
+        return results
+
+    def _collect(self) -> list[Counted]:
+        results = []
+        for future in [future for future in self._waiting if future.done()]:
+            self._load[self._waiting.pop(future)] -= 1
+            results.append(_result(future))
+        return results
+
+    def finish(self) -> list[Counted]:
+        """Wait for all blocks handed out; return what was counted."""
+        wait(self._waiting)
+        return self._collect()
+
+    def take(self) -> Iterator[Any]:
+        """Yield what each worker's counter has counted; it starts from zero again."""
+        for future in [pool.submit(_hand_over) for pool in self._pools]:
+            yield _result(future)
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in self._pools:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _result(future: Future[Any]) -> Any:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            "a counting process was ended from outside, perhaps for want of memory; run the same command "
+            "again, with fewer --workers: it goes on from the last saved position"
+        ) from None
+
+
+_counter: CorpusCounter  # of this worker process
+
+_field: str | None
+
+
+def _start_worker(text_field: str | None) -> None:
+    global _field
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process a core already
+    _field = text_field
+
+
+def _preload(modules: Sequence[str]) -> None:
+    for module in modules:
+        importlib.import_module(module)
+
+
+def _make_counter(make_counter: MakeCounter) -> None:
+    global _counter
+    _counter = make_counter()
+
+
+def _count_block(block: Block) -> Counted:
+    texts, records, bad = parse_block(block, text_field=_field)
+    _counter.add(texts)
+    taken = _counter.take() if _counter.full() else None
+    return Counted(len(texts), records, sum(map(len, texts)), bad[:SHOWN], len(bad), taken)
+
+
+def _hand_over() -> Any:
+    return _counter.take()

@@ -1,0 +1,175 @@
+"""The model card of an edited or trained folder, in English and Vietnamese."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vocabkit.checkpoint.record import base_name
+
+CARD = """---
+base_model: {base_name}
+language: [en, vi]
+tags: [vocabulary-trimming, vocabkit]
+---
+# {name}
+
+[Tiếng Việt](#tiếng-việt)
+
+`{base}` with the vocabulary of English and Vietnamese: **{n_tokens:,} of {base_n_tokens:,} tokens**
+({share:.1%}), {vocab_size:,} of {base_vocab_size:,} rows. No weight was changed: the rows of the kept tokens
+are the base's, byte for byte, and text whose tokens are all kept is tokenized and answered as before.
+`verify_report.json` holds the checks that were made, `vocab_edit.json` the old id of every token.
+
+Open it like any checkpoint:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+model = AutoModelForCausalLM.from_pretrained("{name}")
+```
+
+- Kept list: {source}.
+- {pad_text}
+- {guard_text}
+- Any text can still be read: what has no token is spelled with smaller pieces{fallback_en}.
+- The terms of the base model hold for this one too.
+
+## Tiếng Việt
+
+`{base}` với bộ từ vựng tiếng Anh và tiếng Việt: **giữ {n_tokens:,} trên {base_n_tokens:,} token**
+({share:.1%}), {vocab_size:,} trên {base_vocab_size:,} hàng. Không trọng số nào bị đổi: hàng của mỗi token
+được giữ giống hệt bản gốc từng byte, và văn bản chỉ gồm các token được giữ thì được tách và được trả lời
+y như trước. `verify_report.json` ghi các phép kiểm tra đã chạy, `vocab_edit.json` ghi id cũ của từng token.
+
+Mở như mọi checkpoint khác, với đoạn mã ở trên.
+
+- Danh sách giữ: {source}.
+- {pad_text_vi}
+- {guard_text_vi}
+- Vẫn đọc được mọi văn bản: chữ nào không có token riêng thì được ghép từ các mảnh nhỏ hơn{fallback_vi}.
+- Điều khoản sử dụng của mô hình gốc vẫn có hiệu lực với mô hình này.
+"""
+
+EXTENDED = """---
+base_model: {base_name}
+language: [en, vi]
+tags: [vocabulary-extension, vocabkit]
+---
+# {name}
+
+[Tiếng Việt](#tiếng-việt)
+
+`{base}` with **{new} as tokens of their own**, such as {examples}: {n_tokens:,} tokens,
+{vocab_size:,} rows. No weight of the base was changed: its rows are the same, byte for byte, and text without
+one of them is tokenized as before. `verify_report.json` holds the checks that were made, `vocab_edit.json`
+the new tokens and what their rows were made from.
+
+Open it like any checkpoint:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+model = AutoModelForCausalLM.from_pretrained("{name}")
+```
+
+- {made}
+- Every text still decodes to itself.
+- {pad_text}
+- The terms of the base model hold for this one too.
+
+## Tiếng Việt
+
+`{base}` với **{new_vi}, mỗi đơn vị là một token**, chẳng hạn {examples}: {n_tokens:,} token,
+{vocab_size:,} hàng. Không trọng số nào của bản gốc bị đổi: các hàng cũ giống hệt từng byte, và văn bản không
+chứa đơn vị mới nào thì được tách như trước. `verify_report.json` ghi các phép kiểm tra đã chạy,
+`vocab_edit.json` ghi các token mới và nguồn của từng hàng mới.
+
+Mở như mọi checkpoint khác, với đoạn mã ở trên.
+
+- {made_vi}
+- Mọi văn bản vẫn giải mã ra đúng chính nó.
+- {pad_text_vi}
+- Điều khoản sử dụng của mô hình gốc vẫn có hiệu lực với mô hình này.
+"""
+
+GUARD = (
+    "`generate()` cannot write a removed script: the {} tokens that could begin one of its characters byte "
+    "by byte are in `suppress_tokens` of `generation_config.json`. Runtimes that do not read this list "
+    "(llama.cpp, for one) can be given it as a logit bias."
+)
+
+GUARD_VI = (
+    "`generate()` không thể viết chữ của hệ chữ đã bỏ: {} token có thể mở đầu một ký tự như vậy theo từng "
+    "byte nằm trong `suppress_tokens` của `generation_config.json`. Với trình chạy không đọc danh sách này "
+    "(như llama.cpp), hãy đưa nó vào logit bias."
+)
+
+NO_GUARD = "Single bytes are not suppressed: a character of a removed script could still be spelled by bytes."
+
+NO_GUARD_VI = "Các byte đơn không bị chặn: ký tự của hệ chữ đã bỏ vẫn có thể được ghép theo từng byte."
+
+MADE = """\
+The new rows were made by the formula `{init}` from rows of the base, and not trained: train them before you
+  judge the model's Vietnamese."""
+
+MADE_VI = """\
+Các hàng mới được tính theo công thức `{init}` từ các hàng của bản gốc, chưa qua huấn luyện: hãy huấn luyện
+  chúng rồi mới đánh giá tiếng Việt của mô hình."""
+
+DISTILLED = """\
+The new rows were distilled: all else frozen, they were moved until the model went on from a word as it does
+  from its old tokens. Nothing else was trained."""
+
+DISTILLED_VI = """\
+Các hàng mới được chưng cất: mọi thứ khác giữ nguyên, chúng được chỉnh tới khi mô hình đọc tiếp sau một từ
+  như sau các token cũ của nó. Ngoài ra không gì được huấn luyện."""
+
+
+def write_card(folder: Path, edit: Mapping[str, Any], *, name: str, has_bytes: bool = True) -> None:
+    """Write FOLDER/README.md from vocab_edit.json's data. has_bytes: the tokenizer can spell any text."""
+    pad = edit["pad_rows"]
+    guarded = sum(len(ids) for reason, ids in edit["suppressed"].items() if reason != "padding rows")
+    base = str(edit["base_model"])
+    about = dict(
+        name=name,
+        base=base,
+        base_name=base_name(base),
+        n_tokens=edit["n_tokens"],
+        vocab_size=edit["vocab_size"],
+        pad_text=f"Rows {pad[0]} to {pad[1]} are padding, all zero, and never generated."
+        if pad
+        else "No padding rows.",
+        pad_text_vi=(
+            f"Các hàng {pad[0]} đến {pad[1]} là phần đệm, toàn số 0, không bao giờ được sinh ra."
+            if pad
+            else "Không có hàng đệm."
+        ),
+    )
+    if edit["task"] == "extend_vocab":
+        made, made_vi = (DISTILLED, DISTILLED_VI) if edit["init"]["name"] == "distill" else (MADE, MADE_VI)
+        words, syllables = edit["words"], [row["syllable"].strip() for row in edit.get("syllables", [])]
+        new = [f"{len(words):,} Vietnamese words"] * bool(words)
+        new += [f"{len(syllables):,} Vietnamese syllables"] * bool(syllables)
+        new_vi = [f"{len(words):,} từ tiếng Việt"] * bool(words)
+        new_vi += [f"{len(syllables):,} âm tiết tiếng Việt"] * bool(syllables)
+        card = EXTENDED.format(
+            **about,
+            new=" and ".join(new),
+            new_vi=" và ".join(new_vi),
+            examples=", ".join(f"“{word.replace('▁', ' ')}”" for word in [*words, *syllables][:3]),
+            made=made.format(init=edit["init"]["name"]),
+            made_vi=made_vi.format(init=edit["init"]["name"]),
+        )
+    else:
+        card = CARD.format(
+            **about,
+            base_n_tokens=edit["base_n_tokens"],
+            share=edit["n_tokens"] / edit["base_n_tokens"],
+            base_vocab_size=edit["base_vocab_size"],
+            source=edit["keep"]["source"],
+            guard_text=GUARD.format(guarded) if guarded else NO_GUARD,
+            guard_text_vi=GUARD_VI.format(guarded) if guarded else NO_GUARD_VI,
+            fallback_en="" if has_bytes else ", or, if its characters are gone, as <unk>",
+            fallback_vi="" if has_bytes else ", hoặc thành <unk> nếu ký tự của nó đã bị bỏ",
+        )
+    (folder / "README.md").write_text(card, encoding="utf-8")

@@ -1,0 +1,299 @@
+"""GGUF files as they lie on disk: fields, tensors, splits; written again with other fields and other rows.
+
+Reads FILE.gguf, or all of FILE-00001-of-0000N.gguf; writes files of the same names with another stem. A GGUF
+file is: "GGUF", version, number of tensors and of fields; the fields (key, type, value); of each tensor its
+name, dimensions, type and place; then the tensors' bytes, each aligned. Source: gguf.md of ggml-org/ggml. All
+numbers are little-endian. Only what changes is decoded: other fields and tensors pass as the bytes they are,
+and rows of a quantized matrix are blocks of their own, so they move without being unpacked.
+"""
+
+import math
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from vocabkit.checkpoint.shards import Tensor as RowTensor
+from vocabkit.checkpoint.shards import read_rows, write_all
+from vocabkit.errors import UserError
+from vocabkit.files import Progress, copy_range
+
+MAGIC, VERSIONS = b"GGUF", (2, 3)
+
+# enum gguf_type: struct's code of each number, then string and array
+NUMBERS = "BbHhIif?"
+
+STRING, ARRAY = 8, 9
+
+WIDE = {10: "Q", 11: "q", 12: "d"}
+
+UINT32, INT32, FLOAT32 = 4, 5, 6
+
+ALIGNMENT = "general.alignment"
+
+SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+
+
+def import_gguf() -> Any:
+    """Return the gguf package; UserError with the command that installs it."""
+    try:
+        import gguf
+    except ImportError:
+        raise UserError("GGUF files need the gguf package: pip install gguf") from None
+    return gguf
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field: its type and the bytes of its value; items: type of an array's items, else None."""
+
+    type: int
+    data: bytes
+    items: int | None = None
+
+    def value(self) -> Any:
+        """Decode: a number, a string, or a list of them. Strings that are not UTF-8 keep their bytes as
+        surrogates.
+        """
+        if self.type == ARRAY:
+            count = struct.unpack_from("<Q", self.data, 4)[0]
+            if self.items == STRING:
+                return list(_strings(self.data, 12, count))
+            return np.frombuffer(self.data, _dtype(self.items), count, 12).tolist()
+        if self.type == STRING:
+            return next(_strings(self.data, 0, 1))
+        return struct.unpack("<" + _code(self.type), self.data)[0]
+
+
+@dataclass(frozen=True)
+class GgufTensor:
+    """A tensor: dimensions as ggml counts them, the length of a row first; where its bytes lie."""
+
+    name: str
+    file: Path
+    dims: tuple[int, ...]
+    type: int
+    start: int
+    size: int
+
+    @property
+    def rows(self) -> int:
+        """Number of rows: all dimensions but the first."""
+        return math.prod(self.dims[1:])
+
+    def as_rows(self) -> RowTensor:
+        """The same place on disk for checkpoint.read_rows()."""
+        return RowTensor(
+            self.name, self.file, "U8", (self.rows, self.size // self.rows), self.start, self.size
+        )
+
+
+@dataclass(frozen=True)
+class GgufFile:
+    """One file of a model: its fields and tensors in their order, and the alignment of tensors."""
+
+    path: Path
+    version: int
+    fields: dict[str, Field]
+    tensors: dict[str, GgufTensor]
+    alignment: int
+
+
+def number(value: float, *, type: int) -> Field:
+    """Return a field that holds one number."""
+    return Field(type, struct.pack("<" + _code(type), value))
+
+
+def string(value: str) -> Field:
+    """Return a field that holds a string."""
+    return Field(STRING, _packed(value))
+
+
+def array(values: Sequence[Any], *, items: int) -> Field:
+    """Return a field that holds an array of strings or of numbers."""
+    head = struct.pack("<IQ", items, len(values))
+    if items == STRING:
+        return Field(ARRAY, head + b"".join(map(_packed, values)), items)
+    return Field(ARRAY, head + np.asarray(values, _dtype(items)).tobytes(), items)
+
+
+def _packed(text: str) -> bytes:
+    data = text.encode("utf-8", errors="surrogateescape")
+    return struct.pack("<Q", len(data)) + data
+
+
+def _code(kind: int | None) -> str:
+    return NUMBERS[kind] if kind is not None and kind < len(NUMBERS) else WIDE[kind]  # type: ignore[index]
+
+
+def _dtype(kind: int | None) -> Any:
+    return np.dtype(np.bool_) if _code(kind) == "?" else np.dtype("<" + _code(kind))
+
+
+def _strings(data: bytes, at: int, count: int) -> Iterator[str]:
+    for _ in range(count):
+        (size,) = struct.unpack_from("<Q", data, at)
+        at += 8 + size
+        yield data[at - size : at].decode("utf-8", errors="surrogateescape")
+
+
+class _Header:
+    """Reads the header of a file; UserError where it ends early."""
+
+    def __init__(self, path: Path, file: IO[bytes], total: int) -> None:
+        self.path, self._file, self._total = path, file, total
+
+    def take(self, size: int) -> bytes:
+        if size > self._total - self._file.tell():
+            raise UserError(
+                f"{self.path} has {self._total:,} bytes, its header needs {size:,} more at byte "
+                f"{self._file.tell():,}: truncated; download the file again"
+            )
+        return self._file.read(size)
+
+    def unpack(self, code: str) -> Any:
+        return struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))[0]
+
+    def name(self) -> str:
+        return self.take(self.unpack("Q")).decode("utf-8")
+
+    def field(self) -> Field:
+        kind = self.unpack("I")
+        if kind == STRING:
+            head = self.take(8)
+            return Field(kind, head + self.take(struct.unpack("<Q", head)[0]))
+        if kind != ARRAY:
+            return Field(kind, self.take(struct.calcsize("<" + _code(kind))))
+        head = self.take(12)
+        items, count = struct.unpack("<IQ", head)
+        if items != STRING:
+            return Field(kind, head + self.take(count * _dtype(items).itemsize), items)
+        parts = [head]
+        for _ in range(count):
+            parts.append(self.take(8))
+            parts.append(self.take(struct.unpack("<Q", parts[-1])[0]))
+        return Field(kind, b"".join(parts), items)
+
+
+def read_gguf(path: Path) -> GgufFile:
+    """Read the header of one file; UserError if it is damaged or of an unknown version."""
+    sizes = {int(kind): size for kind, size in import_gguf().GGML_QUANT_SIZES.items()}
+    if not path.is_file():
+        raise UserError(f"{path} is missing; give a GGUF file, or the first of a split one")
+    total = path.stat().st_size
+    with path.open("rb") as file:
+        header = _Header(path, file, total)
+        magic, version = header.take(4), header.unpack("I")
+        if magic != MAGIC or version not in VERSIONS:
+            raise UserError(
+                f"{path} begins with {magic!r} version {version}, expected b'GGUF' version 2 or 3; "
+                "give a GGUF file"
+            )
+        n_tensors, n_fields = header.unpack("Q"), header.unpack("Q")
+        try:
+            fields = {header.name(): header.field() for _ in range(n_fields)}
+            alignment = fields[ALIGNMENT].value() if ALIGNMENT in fields else 32
+            found = []
+            for _ in range(n_tensors):
+                name, dims = header.name(), header.unpack("I")
+                shape = tuple(header.unpack("Q") for _ in range(dims))
+                found.append((name, shape, header.unpack("I"), header.unpack("Q")))
+            data = -(-file.tell() // alignment) * alignment
+            tensors = {}
+            for name, shape, kind, offset in found:
+                block, size = sizes[kind]
+                if not shape or shape[0] % block:
+                    raise ValueError(f"{name} has rows of {shape[:1]} values, blocks of {block}")
+                length = math.prod(shape) // block * size
+                tensors[name] = GgufTensor(name, path, shape, kind, data + offset, length)
+        except (KeyError, ValueError, struct.error, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{path} has no valid GGUF header ({type(error).__name__}: {error}); download the file again"
+            ) from None
+    for tensor in tensors.values():
+        if tensor.start + tensor.size > total:
+            raise UserError(
+                f"{path} has {total:,} bytes, {tensor.name} ends at byte {tensor.start + tensor.size:,}: "
+                "truncated; download the file again"
+            )
+    return GgufFile(path, version, fields, tensors, alignment)
+
+
+def split_files(path: Path) -> list[Path]:
+    """Return all files of a model: the one given, or every part of a split one; UserError if one is
+    missing.
+    """
+    match = SPLIT.fullmatch(path.name)
+    if not match:
+        return [path]
+    count = int(match[3])
+    files = [path.with_name(f"{match[1]}-{at:05}-of-{count:05}.gguf") for at in range(1, count + 1)]
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{file} is missing, a part of {path.name}; download it too")
+    return files
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a matrix becomes: the rows at these ascending places, then zeros up to count."""
+
+    places: Sequence[int]
+    count: int
+
+
+def write_gguf(
+    source: GgufFile,
+    out: Path,
+    *,
+    fields: Mapping[str, Field],
+    rows: Mapping[str, Rows],
+    progress: Progress = lambda bytes_written: None,
+) -> None:
+    """Write a file again with these fields, and these rows of the tensors named; all else byte for byte.
+
+    A block of rows is in memory at a time. progress is told the bytes written every few megabytes.
+    """
+    tensors = [_resized(t, rows[t.name].count) if t.name in rows else t for t in source.tensors.values()]
+    header = [MAGIC, struct.pack("<IQQ", source.version, len(tensors), len(fields))]
+    for key, value in fields.items():
+        header += [_packed(key), struct.pack("<I", value.type), value.data]
+    offset = 0
+    for tensor in tensors:
+        header.append(_packed(tensor.name))
+        header.append(struct.pack(f"<I{len(tensor.dims)}Q", len(tensor.dims), *tensor.dims))
+        header.append(struct.pack("<IQ", tensor.type, offset))
+        offset += tensor.size + _padding(tensor.size, source.alignment)
+    head = b"".join(header)
+    with source.path.open("rb", buffering=0) as reader, out.open("wb", buffering=0) as writer:
+        write_all(writer, head + bytes(_padding(len(head), source.alignment)))
+        for old, new in zip(source.tensors.values(), tensors, strict=True):
+            if old.name in rows:
+                for block in read_rows(old.as_rows(), rows[old.name].places):
+                    write_all(writer, block.data.cast("B"))
+                    progress(block.nbytes)
+                # A block of zero bytes is zero in every type: its scale is.
+                write_all(writer, bytes(new.size - len(rows[old.name].places) * (old.size // old.rows)))
+            else:
+                copy_range(reader, writer, offset=old.start, count=old.size, progress=progress)
+            write_all(writer, bytes(_padding(new.size, source.alignment)))
+        os.fsync(writer.fileno())
+
+
+def _resized(tensor: GgufTensor, rows: int) -> GgufTensor:
+    row = tensor.size // tensor.rows
+    return replace(tensor, dims=(tensor.dims[0], rows), size=rows * row)
+
+
+def _padding(size: int, alignment: int) -> int:
+    return -size % alignment
+
+
+def all_tensors(files: Iterable[GgufFile]) -> dict[str, GgufTensor]:
+    """Return the tensors of all parts by name."""
+    return {name: tensor for file in files for name, tensor in file.tensors.items()}

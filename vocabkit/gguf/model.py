@@ -1,0 +1,119 @@
+"""A GGUF file as a tokenizer and rows: what trimming and verifying need of it.
+
+Reads the header of a file or of all parts of a split one; writes nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from vocabkit.errors import UserError
+from vocabkit.gguf.files import Field, GgufFile, all_tensors, read_gguf, split_files
+from vocabkit.gguf.vocab import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from vocabkit.tokenizer import bpe, spm
+from vocabkit.tokenizer.tokenizer_json import BYTE_FALLBACK_BPE, BYTE_LEVEL_BPE, TokenizerJson
+
+FAMILIES = {"gpt2": BYTE_LEVEL_BPE, "llama": BYTE_FALLBACK_BPE}
+
+MATRICES = ("token_embd.weight", "output.weight", "output.bias")
+
+GGML = "tokenizer.ggml."
+
+SUPPRESS = GGML + "suppress_tokens"
+
+NEW_TO_OLD = "vocabkit.new_to_old"  # what each row was: for verify_edit
+
+
+@dataclass(frozen=True)
+class GgufModel:
+    """A model in one file or several: its parts, its fields, its tokenizer as our other modules know one.
+
+    order: for a SentencePiece vocabulary, the pieces with their scores, by which llama.cpp merges.
+    """
+
+    path: Path
+    parts: list[GgufFile]
+    tokenizer: TokenizerJson
+    types: list[int]
+    order: tuple[Any, ...]
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """The fields of the first part, which has all that are not about the splitting."""
+        return self.parts[0].fields
+
+    def value(self, key: str) -> Any:
+        """Return a field's value, None where there is none."""
+        return self.fields[key].value() if key in self.fields else None
+
+
+def open_gguf(path: Path, files: Sequence[Path] | None = None) -> GgufModel:
+    """Open FILE.gguf; UserError if it is damaged, has no vocabulary, or one of an unknown type.
+
+    files: its parts where they do not have their names yet.
+    """
+    parts = [read_gguf(file) for file in files or split_files(path)]
+    fields = parts[0].fields
+    kind = fields[GGML + "model"].value() if GGML + "model" in fields else None
+    if kind not in FAMILIES or GGML + "tokens" not in fields:
+        raise UserError(
+            f"{path}: tokenizer.ggml.model is {kind!r}, expected one of {', '.join(FAMILIES)}; this "
+            "vocabulary cannot be trimmed"
+        )
+    tokens: list[str] = fields[GGML + "tokens"].value()
+    types = _list(fields, "token_type", len(tokens), path) or [NORMAL] * len(tokens)
+    scores = _list(fields, "scores", len(tokens), path)
+    merges = fields[GGML + "merges"].value() if kind == "gpt2" and GGML + "merges" in fields else []
+    for name, tensor in all_tensors(parts).items():
+        if name in MATRICES and tensor.dims[-1] != len(tokens):
+            raise UserError(
+                f"{tensor.file}: {name} has {tensor.dims[-1]:,} rows, the file {len(tokens):,} tokens; "
+                "this file is damaged or of an unknown kind"
+            )
+    tokenizer = _as_tokenizer(path, FAMILIES[kind], tokens, types, merges)
+    order: tuple[Any, ...] = ()
+    if kind == "llama":
+        pieces = [
+            SimpleNamespace(piece=token, type=spm.NORMAL if type == NORMAL else type, score=score)
+            for token, type, score in zip(tokens, types, scores or [0.0] * len(tokens), strict=True)
+        ]
+        order = (SimpleNamespace(pieces=pieces, trainer_spec=SimpleNamespace(model_type=spm.BPE)),)
+    return GgufModel(path, parts, tokenizer, types, order)
+
+
+def _list(fields: Mapping[str, Field], name: str, count: int, path: Path) -> list[Any] | None:
+    if GGML + name not in fields:
+        return None
+    values: list[Any] = fields[GGML + name].value()
+    if len(values) != count:
+        raise UserError(
+            f"{path}: {GGML}{name} has {len(values):,} entries for {count:,} tokens; download the file again"
+        )
+    return values
+
+
+def _as_tokenizer(
+    path: Path, family: str, tokens: Sequence[str], types: Sequence[int], merges: Sequence[str]
+) -> TokenizerJson:
+    """Return the tokens of a GGUF as a tokenizer.json would hold them; UNUSED ones are left out."""
+    vocab: dict[str, int] = {}
+    added: list[dict[str, Any]] = []
+    for token_id, (token, kind) in enumerate(zip(tokens, types, strict=True)):
+        if kind in (CONTROL, USER_DEFINED):
+            added.append({"id": token_id, "content": token, "special": kind == CONTROL})
+        elif kind != UNUSED:
+            vocab[token] = token_id
+    data = {
+        "added_tokens": [dict(entry, normalized=False) for entry in added],
+        "model": {"unk_token": next((t for t, k in zip(tokens, types, strict=True) if k == UNKNOWN), None)},
+    }
+    pairs = [bpe.parse_merge(merge) for merge in merges]
+    for left, right in pairs:
+        if left + right not in vocab:
+            raise UserError(
+                f"{path}: the merge {left!r} {right!r} makes no token, expected {left + right!r}; with such "
+                "merges llama.cpp loses text: export the model again"
+            )
+    return TokenizerJson(path, data, family, vocab, {e["content"]: e["id"] for e in added}, pairs)

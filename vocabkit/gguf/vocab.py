@@ -1,0 +1,197 @@
+"""The tokenizer of a checkpoint folder as the `tokenizer.ggml.*` fields of a GGUF file.
+
+Reads tokenizer.json, tokenizer.model where there is one, and the config files that name special tokens;
+writes nothing. llama.cpp has two of our three families:
+
+    "gpt2"   byte-level BPE: tokens as stored, merges as "a b", and `pre`, the name of the expression that
+             splits text first
+    "llama"  SentencePiece BPE: pieces with ▁ for the space, merged by score instead of by rank
+
+An added token is looked for in the text as it is written, so its spaces stay spaces. One that is not special
+must be USER_DEFINED: llama.cpp prints nothing for CONTROL. Formats: the specification gguf.md of
+ggml-org/ggml, and what llama-vocab.cpp of llama.cpp reads.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vocabkit.errors import UserError
+from vocabkit.files import read_json_object
+from vocabkit.tokenizer import spm
+from vocabkit.tokenizer.bpe import byte_fallback_value, rank_merges
+from vocabkit.tokenizer.chat_template import read_template
+from vocabkit.tokenizer.encoder import GPT2, LLAMA3, QWEN2, splitting_pattern
+from vocabkit.tokenizer.settings import read_spm_models
+from vocabkit.tokenizer.tokenizer_json import BYTE_LEVEL_BPE, UNIGRAM, TokenizerJson
+
+# enum llama_token_type
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+
+# The expression that a byte-level tokenizer splits by → its name in llama-vocab.cpp. Llama 3's name also
+# turns on ignore_merges there.
+PRE = {QWEN2: "qwen2", LLAMA3: "llama-bpe", GPT2: "gpt-2"}
+
+ADDED_SCORE = -1000.0  # of a token that is never merged to: it is found in the text before merging begins
+
+# llama.cpp takes a vocabulary of these sizes for CodeLlama's and Granite's; one more token avoids it.
+TAKEN_SIZES = {32016, 49152}
+
+# What ends a turn, in the order in which chat models are looked through.
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")
+
+
+@dataclass
+class GgufVocab:
+    """tokens, types, scores: one for each row. merges: "a b". ids: "bos" → id. pre: "" for "llama".
+
+    bos, eos: whether a text gets the token at its beginning, its end. suppressed: never to be generated.
+    """
+
+    model: str
+    pre: str
+    tokens: list[str]
+    types: list[int]
+    scores: list[float] = field(default_factory=list)
+    merges: list[str] = field(default_factory=list)
+    ids: dict[str, int] = field(default_factory=dict)
+    add_bos: bool = False
+    add_eos: bool = False
+    add_space_prefix: bool = False
+    chat_template: str | None = None
+    suppressed: list[int] = field(default_factory=list)
+
+
+def read_vocab(folder: Path, tokenizer: TokenizerJson, encoder: Any) -> GgufVocab:
+    """Return the tokenizer of a folder for GGUF, one token for each id and none for padding rows.
+
+    encoder: the same tokenizer as a tokenizers.Tokenizer, asked what it puts around a text. Raises UserError
+    for a kind of tokenizer that llama.cpp cannot run.
+    """
+    if tokenizer.family == UNIGRAM:
+        raise UserError(
+            f"{tokenizer.path} is a Unigram tokenizer, expected BPE; encoder-decoder models such as T5 are "
+            "not exported: run this one with transformers"
+        )
+    count = max(tokenizer.tokens) + 1
+    vocab = GgufVocab("", "", [f"[PAD{at}]" for at in range(count)], [UNUSED] * count)
+    if tokenizer.family == BYTE_LEVEL_BPE:
+        _byte_level(vocab, tokenizer)
+    else:
+        _sentencepiece(vocab, tokenizer, read_spm_models(folder))
+    for entry in tokenizer.data["added_tokens"]:
+        _add(vocab, entry, tokenizer)
+    if count in TAKEN_SIZES:
+        vocab.tokens.append(f"[PAD{count}]")
+        vocab.types.append(UNUSED)
+        vocab.scores += [ADDED_SCORE] if vocab.scores else []
+    _special_ids(vocab, folder, tokenizer)
+    frame = encoder.encode("").ids
+    vocab.add_bos = bool(frame) and frame[0] == vocab.ids.get("bos")
+    vocab.add_eos = bool(frame) and frame[-1] == vocab.ids.get("eos") and len(frame) > vocab.add_bos
+    vocab.chat_template = read_template(folder)
+    vocab.suppressed = _suppressed(folder, len(vocab.tokens))
+    return vocab
+
+
+def _byte_level(vocab: GgufVocab, tokenizer: TokenizerJson) -> None:
+    pattern = splitting_pattern(tokenizer.data.get("pre_tokenizer"))
+    if pattern is None:
+        raise UserError(
+            f"{tokenizer.path} splits text in a way that is not one of {', '.join(PRE.values())}, so no name "
+            "for it is known to llama.cpp; this tokenizer cannot be exported"
+        )
+    vocab.model, vocab.pre = "gpt2", PRE[pattern]
+    if bool(tokenizer.data["model"].get("ignore_merges")) != (vocab.pre == "llama-bpe"):
+        raise UserError(
+            f"{tokenizer.path}: ignore_merges is {tokenizer.data['model'].get('ignore_merges')}, llama.cpp "
+            f"takes {vocab.pre == 'llama-bpe'} for {vocab.pre}; this tokenizer cannot be exported"
+        )
+    for token, token_id in tokenizer.vocab.items():
+        vocab.tokens[token_id], vocab.types[token_id] = token, NORMAL
+    vocab.merges = [f"{left} {right}" for left, right in tokenizer.merges]
+
+
+def _sentencepiece(vocab: GgufVocab, tokenizer: TokenizerJson, models: Mapping[str, Any]) -> None:
+    """Take pieces, types and scores of tokenizer.model; without one, scores from the ranks of the merges."""
+    vocab.model, vocab.pre = "llama", "default"
+    vocab.scores = [ADDED_SCORE] * len(vocab.tokens)
+    vocab.add_space_prefix = _begins_with_space(tokenizer)
+    for name, model in models.items():
+        if model.trainer_spec.model_type == spm.BPE:
+            places = spm.piece_tokens(model, path=tokenizer.path.parent / name, vocab=tokenizer.piece_ids)
+            for token_id, piece in zip(places, model.pieces, strict=True):
+                text = piece.piece.replace("▁", " ") if piece.type == USER_DEFINED else piece.piece
+                vocab.tokens[token_id], vocab.types[token_id] = text, piece.type
+                vocab.scores[token_id] = piece.score
+            return
+    best: dict[str, int] = {}
+    for (left, right), rank in rank_merges(tokenizer.merges).items():
+        best[left + right] = min(rank, best.get(left + right, rank))
+    unknown = tokenizer.data["model"].get("unk_token")
+    for token, token_id in tokenizer.vocab.items():
+        kind = BYTE if byte_fallback_value(token) is not None else NORMAL
+        vocab.tokens[token_id], vocab.types[token_id] = token, UNKNOWN if token == unknown else kind
+        vocab.scores[token_id] = float(-best.get(token, len(tokenizer.merges)))
+
+
+def _begins_with_space(tokenizer: TokenizerJson) -> bool:
+    parts = [tokenizer.data.get("normalizer") or {}, tokenizer.data.get("pre_tokenizer") or {}]
+    for part in parts:
+        parts += part.get("normalizers", []) + part.get("pretokenizers", [])
+    return any(
+        part.get("type") == "Prepend" or part.get("prepend_scheme", "never") != "never" for part in parts
+    )
+
+
+def _add(vocab: GgufVocab, entry: Mapping[str, Any], tokenizer: TokenizerJson) -> None:
+    """Put an added token in. What looks like a control token is one, marked as special or not: llama.cpp
+    makes it one in any case, with a warning.
+    """
+    content, token_id = entry["content"], entry["id"]
+    if vocab.types[token_id] == UNKNOWN:
+        return
+    looks_special = content.startswith("<|") and content.endswith("|>")
+    control = entry["special"] or looks_special
+    vocab.types[token_id] = CONTROL if control else USER_DEFINED
+    vocab.tokens[token_id] = content if control else content.replace("▁", " ")
+    if vocab.scores:
+        vocab.scores[token_id] = ADDED_SCORE
+
+
+def _special_ids(vocab: GgufVocab, folder: Path, tokenizer: TokenizerJson) -> None:
+    """Fill vocab.ids: from tokenizer_config.json, which names tokens, then config.json and
+    generation_config.json, which name ids.
+    """
+    named = read_json_object(folder / "tokenizer_config.json", missing_ok=True)
+    config = read_json_object(folder / "config.json", missing_ok=True)
+    settings = [
+        config,
+        config.get("text_config") or {},
+        read_json_object(folder / "generation_config.json", missing_ok=True),
+    ]
+    for kind, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
+        token = named.get(f"{kind}_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        found = tokenizer.added.get(token, tokenizer.vocab.get(token)) if token else None
+        for part in settings:
+            value = part.get(f"{kind}_token_id")
+            value = value[0] if isinstance(value, list) and value else value
+            if found is None and isinstance(value, int) and 0 <= value < len(vocab.tokens):
+                found = value
+        if found is not None:
+            vocab.ids[key] = found
+    if (unknown := tokenizer.data["model"].get("unk_token")) and "unknown" not in vocab.ids:
+        vocab.ids["unknown"] = tokenizer.vocab[unknown]
+    ends = [tokenizer.added[token] for token in TURN_ENDS if token in tokenizer.added]
+    if ends or "eos" in vocab.ids:
+        vocab.ids["eot"] = ends[0] if ends else vocab.ids["eos"]
+
+
+def _suppressed(folder: Path, tokens: int) -> list[int]:
+    """Ids that generation_config.json keeps from being generated, without padding rows, which have no token
+    here.
+    """
+    listed = read_json_object(folder / "generation_config.json", missing_ok=True).get("suppress_tokens") or []
+    return [token_id for token_id in listed if token_id < tokens]

@@ -1,0 +1,299 @@
+"""compare_inits: every way to make the rows of new words, measured on text that none of them has seen.
+
+Reads a model (trimmed or not), the checkpoint it came from, words, texts and, for `english`, a dictionary;
+prints a table; writes JSON and a picture if asked. What is compared with is the model without new words: over
+its tokens it says what its base says, as verify_edit shows. Texts are parted by line: `distill` learns from
+the contexts of one part, everything is measured on the other.
+"""
+
+import io
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vocabkit.checkpoint.folder import Source, open_source, without_gc
+from vocabkit.checkpoint.numbers import as_float32
+from vocabkit.checkpoint.shards import read_checkpoint
+from vocabkit.corpus import files as corpus_files
+from vocabkit.corpus.files import find_sources
+from vocabkit.corpus.lines import is_test, read_texts
+from vocabkit.errors import UserError
+from vocabkit.files import sha256_file, write_json
+from vocabkit.look.inits_report import BASE, as_json, draw, in_words, table
+from vocabkit.look.plots import new_figure
+from vocabkit.rows import formulas
+from vocabkit.rows.contexts import Context, Lessons, counts_of, find_contexts, find_lessons
+from vocabkit.rows.make import Origin, check_base, make_rows
+from vocabkit.text.unicode import nfc
+from vocabkit.tokenizer.encoder import load_encoder
+from vocabkit.tokenizer.tokenizer_json import TokenizerJson
+from vocabkit.vocab.new_tokens import make_tokens
+from vocabkit.vocab.plan import NewToken
+from vocabkit.vocab.word_list import DICTIONARY, WORDS, read_dictionary, read_words
+
+OPTIONS = (
+    "texts",
+    "words",
+    "num_words",
+    "inits",
+    "contexts_per_word",
+    "dictionary",
+    "seed",
+    "dtype",
+    "plot",
+    "out",
+)
+
+NUM_WORDS = 200
+
+CONTEXTS_PER_WORD = 8  # to measure with; more of the same words make standard errors little smaller
+
+LINES = 100  # of text for the bits per byte
+
+MAX_IDS = 256  # tokens of such a line
+
+
+def compare_inits(
+    base: Path,
+    model: Path,
+    *,
+    texts: Sequence[Path] | None,
+    words: Path | None = None,
+    num_words: int | None = None,
+    inits: Sequence[str] = (),
+    contexts_per_word: int | None = None,
+    dictionary: Path | None = None,
+    seed: int = 0,
+    dtype: str | None = None,
+    plot: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Measure inits (all that can be made, if none are named) for the first words of a file that texts hold.
+
+    Raises UserError for what the user can mend; nothing is written then.
+    """
+    if not texts:
+        raise UserError("compare_inits measures on text: give Vietnamese files or folders with --texts")
+    per_word = CONTEXTS_PER_WORD if contexts_per_word is None else contexts_per_word
+    if per_word < 1:
+        raise UserError(f"--contexts_per_word is {per_word}, expected 1 or more, such as 8")
+    if num_words is not None and num_words < 1:
+        raise UserError(f"--num_words is {num_words}, expected 1 or more, such as {NUM_WORDS}")
+    _check_new_file(out)
+    figure = new_figure(plot) if plot else None
+    file = words or WORDS
+    listed = read_words(file, count=num_words)[: num_words or NUM_WORDS]
+    corpora = find_sources([str(path) for path in texts])
+    with without_gc():
+        sources = (open_source(base), open_source(model))
+    check_base(sources[1], sources[0])
+    contexts, kept = _places(sources[1], corpora, listed, per_word=per_word)
+    if not kept:
+        names = ", ".join(str(path) for path in texts)
+        raise UserError(
+            f"{names}: none of the {len(listed):,} words of {file} stands in the part that is measured on "
+            "(one line in four); give more Vietnamese texts with --texts, or other words with --words"
+        )
+    rows, left_out = _rows(sources, kept, inits, texts=texts, dictionary=dictionary, seed=seed)
+
+    from vocabkit.models.load import describe, silence
+    from vocabkit.models.word_model import WordModel
+    from vocabkit.rows.measures import Line, Rows, gap_of, measure_inits
+
+    silence()
+    sets = {init: Rows(*made) for init, made in rows.items()}
+    some = next(iter(sets.values()))
+    reader = WordModel(
+        model,
+        first_new=max(sources[1].tokenizer.tokens) + 1,
+        input_rows=some.input,
+        output_rows=None if sources[1].tensors.tied else some.output,
+        bias=some.bias,
+        dtype=dtype,
+    )
+    lines = [Line(*line) for line in _lines(sources[1], kept, texts)]
+    gaps = [gap_of(context) for context in contexts]
+    results = measure_inits(reader, sets, base=BASE, gaps=gaps, lines=lines, seed=seed)
+
+    print(f"{model}: {describe(reader.model)}, {'tied' if sources[1].tensors.tied else 'untied'} embeddings")
+    print(f"{len(kept):,} of {len(listed):,} words of {file} stand in the texts, {len(gaps):,} contexts")
+    print()
+    print(table(results))
+    print()
+    print(in_words(results))
+    for init, reason in left_out.items():
+        print(f"left out: {init}: {reason}")
+    if out:
+        settings = {
+            "date": f"{date.today()}",
+            "base": {"folder": str(base), "sha256": _fingerprints(base)},
+            "model": {"folder": str(model), "sha256": _fingerprints(model)},
+            "words": {"file": str(file), "sha256": sha256_file(file), "measured": kept},
+            "texts": {str(path): sha256_file(path) for path in _files(texts)},
+            "contexts_per_word": per_word,
+            "seed": seed,
+            "dtype": str(reader.model.dtype).removeprefix("torch."),
+        }
+        _write(out, as_json(results, left_out=left_out, settings=settings))
+    if plot and figure:
+        draw(figure, results, title=f"{model.name}: {len(kept)} new words, {len(gaps)} contexts")
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=130)
+        with plot.open("xb") as target:
+            target.write(picture.getvalue())
+        print(f"{plot}: written")
+
+
+def _check_new_file(path: Path | None) -> None:
+    if path is None:
+        return
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{path} already exists; choose another file with -o, or remove it: rm {path}")
+    if not path.parent.is_dir():
+        raise UserError(f"{path.parent} is not a folder; make it first: mkdir -p {path.parent}")
+
+
+def _extended(tokenizer: TokenizerJson, tokens: Sequence[NewToken]) -> Any:
+    """Return the tokenizer with new tokens as the tokenizers library runs it; ids are without holes."""
+    from tokenizers import Tokenizer
+
+    data = tokenizer.trimmed(list(tokenizer.tokens), [token.entry() for token in tokens])
+    extended = Tokenizer.from_str(json.dumps(data))
+    extended.no_truncation()
+    extended.no_padding()
+    return extended
+
+
+def _places(
+    model: Source, sources: Sequence[corpus_files.Source], listed: Sequence[str], *, per_word: int
+) -> tuple[list[Context], list[str]]:
+    """Return the contexts to measure at and the words that have one; a context's word is its place among
+    these.
+    """
+    encoder = load_encoder(model.folder)
+    tokens = make_tokens(listed, model.tokenizer, encoder)
+    extended = _extended(model.tokenizer, tokens)
+    contents = [token.content for token in tokens]
+    found = find_contexts(sources, contents, encoder, extended, per_word=per_word, part="test")
+    present = [word for word, count in enumerate(counts_of(found, len(listed))) if count]
+    number = {word: at for at, word in enumerate(present)}
+    return [replace(c, word=number[c.word]) for c in found], [listed[word] for word in present]
+
+
+def _lines(
+    model: Source, words: Sequence[str], texts: Sequence[Path]
+) -> list[tuple[int, list[int], list[int]]]:
+    """Return LINES lines of the part that is measured on, spread evenly: bytes, ids as old tokens, with new
+    ones.
+    """
+    old_encoder = load_encoder(model.folder)
+    extended = _extended(model.tokenizer, make_tokens(words, model.tokenizer, old_encoder))
+    rows = list(model.tokenizer.tokens)  # the extended tokenizer's ids → rows, which may have holes
+    rows += [rows[-1] + 1 + at for at in range(len(words))]
+    lines = (nfc(line.strip()) for line in read_texts(list(texts), lines_per_text=1))
+    chosen = [line for line in dict.fromkeys(lines) if is_test(line)]
+    chosen = chosen[:: max(1, len(chosen) // LINES)][:LINES]
+    found = []
+    for line in chosen:
+        old = old_encoder.encode(line, add_special_tokens=False).ids
+        new = [rows[i] for i in extended.encode(line, add_special_tokens=False).ids]
+        if max(len(old), len(new)) < MAX_IDS:
+            found.append((len(line.encode("utf-8")), old, new))
+    return found
+
+
+def _rows(
+    sources: tuple[Source, Source],
+    words: Sequence[str],
+    inits: Sequence[str],
+    *,
+    texts: Sequence[Path],
+    dictionary: Path | None,
+    seed: int,
+) -> tuple[dict[str, tuple[np.ndarray, ...]], dict[str, str]]:
+    """Return init → the new rows as a checkpoint would store them, and init → why it is left out.
+
+    Those that were asked for by name are never left out: UserError.
+    """
+    base, model = sources
+    origin = Origin(model, base)
+    made, left_out = {}, {}
+    for init in inits or formulas.INITS:
+        try:
+            known = _dictionary(dictionary, words) if init == "english" else None
+            with tempfile.TemporaryDirectory() as scratch:
+                lessons = (
+                    _lessons(model, words, texts, Path(scratch), seed=seed) if init == "distill" else None
+                )
+                stored, _ = make_rows(
+                    origin, [f" {w}" for w in words], init=init, seed=seed, dictionary=known, lessons=lessons
+                )
+        except UserError as error:
+            if init in inits:
+                raise
+            left_out[init] = str(error)
+            continue
+        made[init] = as_rows(model, stored)
+    return made, left_out
+
+
+def _lessons(
+    model: Source, words: Sequence[str], texts: Sequence[Path], scratch: Path, *, seed: int
+) -> Lessons:
+    """Return what rows are distilled from: the part of the texts that nothing is measured on."""
+    encoder = load_encoder(model.folder)
+    tokens = make_tokens(words, model.tokenizer, encoder)
+    n_tokens = len(model.tokenizer.tokens)
+    return find_lessons(
+        [str(path) for path in texts],
+        [token.content for token in tokens],
+        old_encoder=encoder,
+        new_encoder=_extended(model.tokenizer, tokens),
+        ids=range(n_tokens, n_tokens + len(tokens)),
+        state_file=scratch / "distill.safetensors",
+        seed=seed,
+    )
+
+
+def _dictionary(given: Path | None, words: Sequence[str]) -> dict[str, list[str]]:
+    if given is None and not DICTIONARY.is_file():
+        raise UserError("needs equivalents: give --dictionary FILE, English TAB Vietnamese or .jsonl")
+    known = read_dictionary(given or DICTIONARY)
+    if not any(word.lower() in known for word in words):
+        raise UserError(f"{given or DICTIONARY} knows none of the words; give another --dictionary")
+    return known
+
+
+def as_rows(model: Source, stored: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Return (input, output) or (input, output, bias) float32 of what make_rows made."""
+    embed = model.tensors.embed[0]
+    rows = [as_float32(stored[embed.name], embed)]
+    head = [as_float32(stored[tensor.name], tensor) for tensor in model.tensors.head]
+    rows += [values for values in head if values.shape[1] > 1] or rows
+    rows += [values[:, 0] for values in head if values.shape[1] == 1]
+    return tuple(rows)
+
+
+def _files(texts: Sequence[Path]) -> list[Path]:
+    found = []
+    for path in texts:
+        found += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return found
+
+
+def _fingerprints(folder: Path) -> dict[str, str]:
+    files = [folder / "config.json", folder / "tokenizer.json", *read_checkpoint(folder).files]
+    return {path.name: sha256_file(path) for path in files}
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    part = path.with_name(path.name + ".part")
+    write_json(part, value)
+    part.rename(path)
+    print(f"{path}: written")

@@ -1,0 +1,3 @@
+"""Rows of new tokens: formulas, contexts, distilling, measures
+(may import: ground, text, tokenizer, corpus, checkpoint, models).
+"""

@@ -1,0 +1,243 @@
+"""Rows of new words that make a model go on as if it had read the old tokens: Token Distillation.
+
+The objective of arXiv 2505.20133, fitted to what is measured here. The model is frozen and is both teacher
+(reading a snippet as the old tokens) and student (reading it with the new ones); gradients and optimizer
+state exist for the new rows alone. Three terms, per batch of contexts:
+
+    input    mean KL(teacher ∥ student) of the next old token, at places from the end of the word on: the
+             row is read as the old tokens were. (MSE of hidden states, the paper's, ends a little higher.)
+    output   Huber loss of log p(word) − Σ log p(its old tokens), where a word begins: the row is chosen as
+             often as the old tokens were.
+    mass     −log(1 − p(any new word)) where the text goes on with an old token: without it the rows of tied
+             models grow until they win everywhere.
+
+After each step the norms are brought into the range of the old rows' norms. A row whose word is in no context
+of a batch still learns from it where it should not be chosen.
+
+Cost: the teacher reads each context once (the states are kept in memory, up to a bound, and read again beyond
+it), the student reads it forth and back in each epoch: contexts per word × (1 + 2 × epochs) forwards a word,
+175 for 25 contexts and 3 epochs.
+
+Reads a model's folder; writes its state beside the result now and then, from which the same call goes on with
+the same numbers. Removing that is the caller's, once the rows are saved.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from vocabkit.errors import UserError
+from vocabkit.models.split_rows import clamp_norms
+from vocabkit.models.word_model import WordModel
+from vocabkit.rows.contexts import Context
+from vocabkit.rows.lessons import Settings, Teacher
+
+STATE_FORMAT = ("vocabkit-distill", "1")
+
+SAVE_EVERY = 60.0  # seconds
+
+UPDATES = 60  # of a row that epochs are chosen for, where they are not given
+
+EPOCHS = (3, 10)  # at least, at most
+
+SAMPLE = 16  # batches whose losses are reported before and after
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the rows are before: (W, D) float32 each; output None where one row is both, bias (W,) or None.
+
+    limits: smallest and largest norm of the old rows of the input, and of the output. spread: their standard
+    deviation over all entries, the same two.
+    """
+
+    input: np.ndarray
+    output: np.ndarray | None
+    bias: np.ndarray | None
+    limits: Sequence[tuple[float, float]]
+    spread: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """Rows as in Start, and what is to be told of how they came to be."""
+
+    input: np.ndarray
+    output: np.ndarray | None
+    facts: dict[str, Any]
+
+
+def _epochs(contexts: Sequence[Context], batches: int) -> int:
+    """Return how often contexts are to be read: the more of a word there are, the less often."""
+    per_word = len(contexts) / len({context.word for context in contexts})
+    return max(EPOCHS[0], min(EPOCHS[1], math.ceil(UPDATES / min(per_word, batches))))
+
+
+def distill(
+    folder: Path,
+    contexts: Sequence[Context],
+    start: Start,
+    *,
+    first_new: int,
+    state_file: Path,
+    seed: int = 0,
+    settings: Settings | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+) -> Distilled:
+    """Return rows after distilling, those of words without a context as they began.
+
+    first_new: the id of the first new word; ids of contexts below it are rows of the folder's matrices.
+    state_file: the state of an unfinished call with the same arguments is gone on with; UserError if it is
+    another call's. On a CPU the same arguments give the same bits, interrupted or not, if torch has as many
+    threads.
+    """
+    settings = settings or Settings()
+    if not contexts:
+        return Distilled(start.input, start.output, {"steps": 0})
+    run = _fingerprint(folder, contexts, start, settings=settings, seed=seed)
+    saved = _load_state(state_file, run)
+    model = WordModel(
+        folder,
+        first_new=first_new,
+        input_rows=start.input,
+        output_rows=start.output,
+        bias=start.bias,
+        dtype=dtype,
+        device=device,
+    )
+    trainer = Trainer(model, contexts, start, settings=settings, seed=seed)
+    before = trainer.teacher.mean_losses(SAMPLE) if saved is None else saved[1]["before"]
+    if saved is not None:
+        trainer.resume(*saved)
+    trainer.train(state_file, run, before)
+    facts = {
+        "steps": trainer.done,
+        "settings": asdict(replace(settings, epochs=trainer.epochs)),
+        "loss_before": before,
+        "loss_after": trainer.teacher.mean_losses(SAMPLE),
+    }
+    made = [rows.detach().cpu().numpy() for rows in model.rows]
+    seen = {token - first_new for context in contexts for token in context.new_ids if token >= first_new}
+    unseen = sorted(set(range(len(start.input))) - seen)
+    for rows, began in zip(made, (start.input, start.output), strict=False):
+        assert began is not None
+        rows[unseen] = began[unseen]
+    return Distilled(made[0], None if model.tied else made[1], facts)
+
+
+class Trainer:
+    """Adam on the rows of a model, one lesson after the other in an order that the seed decides."""
+
+    def __init__(
+        self, model: WordModel, contexts: Sequence[Context], start: Start, *, settings: Settings, seed: int
+    ) -> None:
+        self.model, self.seed = model, seed
+        self.teacher = Teacher(model, contexts, settings=settings)
+        self.limits = list(start.limits)[: len(model.rows)]
+        self.done = 0
+        self.epochs = settings.epochs or _epochs(contexts, len(self.teacher.lessons))
+        self.steps = len(self.teacher.lessons) * self.epochs
+        groups = [
+            {"params": [rows], "lr": settings.step * spread}
+            for rows, spread in zip(model.rows, start.spread, strict=False)
+        ]
+        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.98))
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    def step(self, at: int) -> float:
+        """Learn from one lesson; return its loss."""
+        loss = self.teacher.loss(at)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * self.done / self.steps))
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        for rows, limits in zip(self.model.rows, self.limits, strict=True):
+            clamp_norms(rows, *limits)
+        self.done += 1
+        return float(loss.detach())
+
+    def train(self, state_file: Path, run: str, before: dict[str, float]) -> None:
+        """Take the steps that are left, with a bar, saving the state now and then."""
+        bar = tqdm(total=self.steps, initial=self.done, desc="distilling", leave=False, disable=None)
+        saved = time.monotonic()
+        with bar:
+            while self.done < self.steps:
+                epoch, number = divmod(self.done, len(self.teacher.lessons))
+                loss = self.step(self.teacher.order(self.seed, epoch)[number])
+                bar.update()
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                if time.monotonic() - saved >= SAVE_EVERY:
+                    self.save(state_file, run, before)
+                    saved = time.monotonic()
+
+    def save(self, path: Path, run: str, before: dict[str, float]) -> None:
+        """Write the state, whole or not at all."""
+        tensors: dict[str, torch.Tensor] = {}
+        for at, rows in enumerate(self.model.rows):
+            state = self.optimizer.state[rows]
+            tensors |= {f"{at}.rows": rows.detach(), f"{at}.mean": state["exp_avg"]}
+            tensors |= {f"{at}.square": state["exp_avg_sq"]}
+        told = {"steps": self.done, "before": before}
+        metadata = dict(zip(("format", "version"), STATE_FORMAT, strict=True))
+        metadata |= {"run": run, "told": json.dumps(told)}
+        part = path.with_name(path.name + ".part")
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata=metadata)
+        part.replace(path)
+
+    @torch.no_grad()
+    def resume(self, tensors: dict[str, torch.Tensor], told: dict[str, Any]) -> None:
+        """Take a state that save() wrote."""
+        self.done = told["steps"]
+        for at, rows in enumerate(self.model.rows):
+            rows.copy_(tensors[f"{at}.rows"])
+            self.optimizer.state[rows] = {
+                "step": torch.tensor(float(self.done)),
+                "exp_avg": tensors[f"{at}.mean"].to(rows.device),
+                "exp_avg_sq": tensors[f"{at}.square"].to(rows.device),
+            }
+
+
+def _fingerprint(
+    folder: Path, contexts: Sequence[Context], start: Start, *, settings: Settings, seed: int
+) -> str:
+    """Return the sha256 of all that decides the result; of the weights, their files' sizes and times."""
+    digest = hashlib.sha256(json.dumps([seed, asdict(settings)]).encode())
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".json")):
+        stat = path.stat()
+        digest.update(json.dumps([path.name, stat.st_size, stat.st_mtime_ns]).encode())
+    for rows in (start.input, start.output, start.bias):
+        digest.update(b"-" if rows is None else np.ascontiguousarray(rows).tobytes())
+    for context in contexts:
+        digest.update(json.dumps([context.word, context.old_ids, context.new_ids]).encode())
+    return digest.hexdigest()
+
+
+def _load_state(path: Path, run: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+    """Return the state that a file holds, None if there is no file; UserError if it is another call's."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise UserError(f"{path} cannot be read ({error}); remove it to start anew: rm {path}") from None
+    if (metadata.get("format"), metadata.get("version")) != STATE_FORMAT or metadata.get("run") != run:
+        raise UserError(
+            f"{path} is the state of another run (model, words, contexts, seed or settings differ: "
+            f"{str(metadata.get('run'))[:12]}, now {run[:12]}); remove it to start anew: rm {path}"
+        )
+    return tensors, json.loads(metadata["told"])

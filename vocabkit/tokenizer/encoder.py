@@ -1,0 +1,110 @@
+"""A tokenizer as the tokenizers library runs it: loaded, given new words and merges, asked to spell.
+
+Reads tokenizer.json; writes nothing.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vocabkit.errors import UserError
+from vocabkit.tokenizer import bpe
+from vocabkit.tokenizer.bpe import byte_level_token
+from vocabkit.tokenizer.tokenizer_json import BYTE_LEVEL_BPE, TokenizerJson
+
+Spell = Callable[[bytes], list[int]]
+
+
+def speller(tokenizer: TokenizerJson) -> Spell:
+    """Return the function bytes → ids of the tokenizer's model alone: no normalizer, no cutting, no added
+    tokens.
+
+    Of tokenizers that hold text, bytes that are no whole characters give no ids.
+    """
+
+    model: Any = load_encoder(tokenizer.path.parent).model
+
+    def spell(token_bytes: bytes) -> list[int]:
+        if tokenizer.family == BYTE_LEVEL_BPE:
+            token = byte_level_token(token_bytes)
+        else:
+            try:
+                token = token_bytes.decode("utf-8").replace(" ", "▁")
+            except UnicodeDecodeError:
+                return []
+        return [piece.id for piece in model.tokenize(token)]
+
+    return spell
+
+
+QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+LLAMA3 = QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
+
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+
+def splitting_pattern(splitter: Any) -> str | None:
+    """The known expression by which a byte-level pre_tokenizer splits, None for any other."""
+    match splitter:
+        case {"type": "ByteLevel", "use_regex": True, "add_prefix_space": False}:
+            return GPT2
+        case {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False},
+                {"type": "ByteLevel", "use_regex": False, "add_prefix_space": False},
+            ],
+        } if pattern in (GPT2, QWEN2, LLAMA3):
+            return pattern
+    return None
+
+
+def load_encoder(folder: Path) -> Any:
+    """Return tokenizers.Tokenizer of a folder, without truncation or padding; UserError if the library
+    refuses it.
+    """
+    import tokenizers
+
+    path = folder / "tokenizer.json"
+    try:
+        encoder = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise UserError(f"{path} is refused by tokenizers: {error}; download the file again") from None
+    encoder.no_truncation()
+    encoder.no_padding()
+    return encoder
+
+
+def with_words(tokenizer: TokenizerJson, words: Sequence[str], merges: Sequence[bpe.Merge] = ()) -> Any:
+    """Return the tokenizer as a tokenizers.Tokenizer with these words and merges, as extend_vocab adds them.
+
+    Words are looked for in normalized text where the normalizer composes it (NFC), else in the text as it is.
+    """
+    import tokenizers
+
+    if merges:
+        data = tokenizer.trimmed(list(tokenizer.tokens), new_merges=merges)
+        encoder = tokenizers.Tokenizer.from_str(json.dumps(data))
+        encoder.no_truncation()
+        encoder.no_padding()
+    else:
+        encoder = load_encoder(tokenizer.path.parent)
+    add_words(encoder, words, tokenizer=tokenizer)
+    return encoder
+
+
+def add_words(encoder: Any, words: Sequence[str], *, tokenizer: TokenizerJson) -> None:
+    """Add more words, see with_words."""
+    from tokenizers import AddedToken
+
+    encoder.add_tokens([AddedToken(word, normalized=tokenizer.has_nfc, special=False) for word in words])
+
+
+def encoded(encoder: Any, texts: Sequence[str]) -> Any:
+    """Encode texts without special tokens."""
+    return encoder.encode_batch_fast(list(texts), add_special_tokens=False)

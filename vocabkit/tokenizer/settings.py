@@ -1,0 +1,177 @@
+"""Token ids inside JSON settings: config.json, generation_config.json, tokenizer_config.json and their like.
+
+Which fields hold ids is decided by their names, those that transformers uses (configuration_utils.py,
+generation/ configuration_utils.py, tokenization_utils_base.py); all nested objects (text_config, decoder …)
+are searched.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vocabkit.errors import UserError
+from vocabkit.files import read_json
+from vocabkit.tokenizer import spm
+from vocabkit.tokenizer.tokenizer_json import TokenizerJson
+
+# eos_token_id, image_token_index, stop_token_ids, sep_id …, but not the ids of layers, speakers or heads
+ID_FIELD = re.compile(r".*_token_(id|ids|index|idx)|(unk|bos|eos|pad|sep|cls|mask|decoder_start)_id")
+
+# Fields of any shape in which every integer is an id
+ID_LISTS = {
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "bad_words_ids",
+    "force_words_ids",
+    "lang_to_id",
+    "task_to_id",
+}
+
+MapId = Callable[[int, str], int]
+
+
+def map_ids(settings: Any, map_id: MapId, *, where: str = "") -> Any:
+    """Return a copy of settings with every token id replaced by map_id(old id, the field it stands in).
+
+    Negative ids mean "none" and stay.
+
+    >>> map_ids({"eos_token_id": [7, 9], "text_config": {"pad_token_id": 7}}, lambda old, where: old - 7)
+    {'eos_token_id': [0, 2], 'text_config': {'pad_token_id': 0}}
+    """
+    if isinstance(settings, Mapping):
+        return {
+            name: _map_field(name, value, map_id, f"{where}.{name}".lstrip("."))
+            for name, value in settings.items()
+        }
+    if isinstance(settings, list):
+        return [map_ids(value, map_id, where=f"{where}[{at}]") for at, value in enumerate(settings)]
+    return settings
+
+
+def _map_field(name: str, value: Any, map_id: MapId, where: str) -> Any:
+    if ID_FIELD.fullmatch(name) or name in ID_LISTS:
+        return _map_all(value, map_id, where)
+    if name == "forced_decoder_ids" and value:  # pairs of position and id
+        return [[position, _map_all(token_id, map_id, where)] for position, token_id in value]
+    if name == "sequence_bias" and value:  # pairs of ids and a number
+        return [[_map_all(ids, map_id, where), bias] for ids, bias in value]
+    if name == "added_tokens_decoder" and isinstance(value, Mapping):  # keys are ids
+        return {str(map_id(_integer(key, where), where)): token for key, token in value.items()}
+    return map_ids(value, map_id, where=where)
+
+
+def _map_all(value: Any, map_id: MapId, where: str) -> Any:
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int):
+        return value if value < 0 else map_id(value, where)
+    if isinstance(value, list):
+        return [_map_all(member, map_id, where) for member in value]
+    if isinstance(value, Mapping):
+        return {key: _map_all(member, map_id, where) for key, member in value.items()}
+    return value
+
+
+def _integer(key: str, where: str) -> int:
+    try:
+        return int(key)
+    except ValueError:
+        raise UserError(
+            f"{where} has the key {key!r}, expected a token id; download the file again"
+        ) from None
+
+
+def collect_ids(settings: Any) -> dict[int, str]:
+    """Return every token id that settings name, with a field that names it."""
+    found: dict[int, str] = {}
+
+    def note(token_id: int, where: str) -> int:
+        found.setdefault(token_id, where)
+        return token_id
+
+    map_ids(settings, note)
+    return found
+
+
+def renumber(settings: Any, old_to_new: Mapping[int, int], *, path: Path) -> Any:
+    """Return settings with old ids replaced by new ones; UserError for an id whose token is gone."""
+
+    def map_id(old: int, where: str) -> int:
+        if old not in old_to_new:
+            raise UserError(
+                f"{path}: {where} names id {old}, whose token is not kept; add it to the kept list"
+            )
+        return old_to_new[old]
+
+    return map_ids(settings, map_id)
+
+
+def vocab_size_of(config: Mapping[str, Any], *, path: Path) -> int:
+    """Return the number of rows that config.json promises, of the model or of its text part; UserError if
+    none.
+    """
+    for part in (config, config.get("text_config"), config.get("llm_config"), config.get("language_config")):
+        if isinstance(part, Mapping) and isinstance(part.get("vocab_size"), int):
+            return part["vocab_size"]
+    raise UserError(f"{path} has no vocab_size; give the config.json of a text model")
+
+
+def replace_vocab_size(settings: Any, *, old: int, new: int) -> Any:
+    """Return settings with every vocab_size that equals old replaced by new, in nested objects too."""
+    if isinstance(settings, Mapping):
+        return {
+            name: new
+            if name == "vocab_size" and value == old
+            else replace_vocab_size(value, old=old, new=new)
+            for name, value in settings.items()
+        }
+    return settings
+
+
+LEFT_OUT_NAMES = {"tekken.json", "vocab.txt", "README.md", "vocab_edit.json", "verify_report.json"}
+
+
+def read_spm_models(folder: Path) -> dict[str, Any]:
+    """Return file name → ModelProto of the SentencePiece files in a folder."""
+    return {name: spm.read_spm(folder / name) for name in spm.NAMES if (folder / name).is_file()}
+
+
+def settings_files(folder: Path) -> list[Path]:
+    """Return the JSON files of a folder that may name ids in their fields, not those that list all tokens."""
+    others = {"tokenizer.json", "vocab.json", "added_tokens.json", *LEFT_OUT_NAMES}
+    return [
+        path
+        for path in sorted(folder.glob("*.json"))
+        if path.name not in others and not path.name.endswith(".index.json")
+    ]
+
+
+def read_settings(path: Path, tokenizer: TokenizerJson) -> Any:
+    """Return what a settings file holds, without the padding rows of an earlier trimming in suppress_tokens.
+
+    A row without a token is never kept, so that there is nothing left to suppress.
+    """
+    settings = read_json(path)
+    if isinstance(settings, dict) and isinstance(settings.get("suppress_tokens"), list):
+        settings["suppress_tokens"] = [i for i in settings["suppress_tokens"] if i in tokenizer.tokens]
+    return settings
+
+
+def required_ids(folder: Path, tokenizer: TokenizerJson, spm_models: Mapping[str, Any]) -> set[int]:
+    """Return the ids that must stay because a file other than tokenizer.json names them; UserError if one is
+    no token.
+    """
+    required: set[int] = set()
+    for path in settings_files(folder):
+        for token_id, where in collect_ids(read_settings(path, tokenizer)).items():
+            if token_id not in tokenizer.tokens:
+                raise UserError(
+                    f"{path}: {where} is {token_id}, but none of the {len(tokenizer.tokens):,} tokens of "
+                    "tokenizer.json has this id; mend the file, or download both again"
+                )
+            required.add(token_id)
+    for name, model in spm_models.items():
+        ids = spm.piece_tokens(model, path=folder / name, vocab=tokenizer.piece_ids)
+        required.update(ids[at] for at in spm.required_pieces(model))
+    return required

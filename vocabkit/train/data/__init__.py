@@ -1,0 +1,1 @@
+"""What a training stage reads: samples, chat masks, token ids, packed rows."""

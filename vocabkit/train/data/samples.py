@@ -1,0 +1,156 @@
+"""Rows of training data to samples: a text, or a conversation, and which of four kinds of data it is.
+
+    instruction  rows with "messages" or "conversations"
+    bilingual    pairs: {"en", "vi"}, {"translation": {…}}, two cells of a TSV line, translated examples
+    vietnamese   texts whose words are Vietnamese syllables for the most part
+    english      all other texts
+
+Rows of data/vi_words_similarity.jsonl ({"word", "examples", "examples_en"}) give a Vietnamese text of each
+example, and of each that has a translation a pair. Reads and writes no file. Standard library only.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from vocabkit.corpus.records import (
+    FIELDS,
+    BadRecord,
+    clean_text,
+    decoded,
+    quoted,
+    text_of_row,
+    texts_of_messages,
+)
+from vocabkit.text.languages import is_vietnamese_syllable
+
+KINDS = BILINGUAL, VIETNAMESE, ENGLISH, INSTRUCTION = ("bilingual", "vietnamese", "english", "instruction")
+
+CHATS = ("messages", "conversations")
+
+# Every field that a sample may come from; what else is in a row is not read.
+COLUMNS = (*FIELDS, "tools", "examples", "examples_en", "translation", "en", "vi")
+
+ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "chatgpt": "assistant",
+}
+
+WORDS_LOOKED_AT = 400  # of a text, to tell its language
+
+VIETNAMESE_SHARE = 0.6  # of a text's words; English ones have about a fifth (an, do, to, the …)
+
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One document of training: all of a text is learned, of a conversation the assistant's turns."""
+
+    kind: str  # one of KINDS
+    text: str = ""  # NFC; "" for a conversation
+    messages: tuple[dict[str, Any], ...] = ()  # {"role", "content", …}, contents in NFC
+    tools: Any = None  # what the chat template gets as tools
+
+
+def language_of(text: str) -> str:
+    """Return VIETNAMESE or ENGLISH (which stands for everything else) by the share of Vietnamese syllables.
+
+    >>> language_of("Hôm nay trời đẹp quá."), language_of("To be, or not to be."), language_of("x = 1")
+    ('vietnamese', 'english', 'english')
+    """
+    words = _WORD.findall(text[: 16 * WORDS_LOOKED_AT])[:WORDS_LOOKED_AT]
+    if not words or text.isascii():
+        return ENGLISH
+    share = sum(map(is_vietnamese_syllable, words)) / len(words)
+    return VIETNAMESE if share >= VIETNAMESE_SHARE else ENGLISH
+
+
+def samples_of(row: Any, *, text_field: str | None, swap: bool = False) -> list[Sample]:
+    """Return the samples of a record of corpus.parse_rows(); BadRecord says why there is none.
+
+    text_field: the one field that is a text, instead of all that the module's head names. swap: the other
+    language of a pair first (the caller alternates, so that both directions are learned).
+    """
+    if isinstance(row, list):
+        return _of_cells(row, swap)
+    if not isinstance(row, dict) or text_field is not None:
+        return [_of_text(text_of_row(row, text_field))]
+    if any(isinstance(row.get(name), list) for name in CHATS) and not isinstance(row.get("text"), str):
+        return [_of_chat(row)]
+    if isinstance(row.get("examples"), list):
+        return list(_of_examples(row, swap))
+    pair = row["translation"] if isinstance(row.get("translation"), dict) else row
+    if pair.get("en") is not None and pair.get("vi") is not None:
+        return [_of_pair([_string(pair[name], name) for name in ("en", "vi")], swap)]
+    return [_of_text(text_of_row(row, None))]
+
+
+def _string(value: Any, name: str) -> str:
+    if isinstance(value, bytes):  # of a parquet file
+        value = decoded(value)
+    if not isinstance(value, str):
+        raise BadRecord(f'"{name}" is no string')
+    return value
+
+
+def _of_text(text: str) -> Sample:
+    text = clean_text(text)
+    if not text.strip():
+        raise BadRecord("its text is empty")
+    return Sample(language_of(text), text)
+
+
+def _of_pair(sides: list[str], swap: bool) -> Sample:
+    first, second = (clean_text(side).strip() for side in sides[:: -1 if swap else 1])
+    if not first or not second:
+        raise BadRecord("one side of its pair is empty")
+    return Sample(BILINGUAL, f"{first}\n{second}")
+
+
+def _of_cells(cells: list[str], swap: bool) -> list[Sample]:
+    """Two texts in two languages are a pair; else each cell that holds something is a text."""
+    texts = [cell for cell in cells if cell.strip()]
+    if len(texts) == 2 and language_of(texts[0]) != language_of(texts[1]):
+        return [_of_pair(texts, swap)]
+    if not texts:
+        raise BadRecord("its cells are empty")
+    return [_of_text(text) for text in texts]
+
+
+def _of_examples(row: dict[str, Any], swap: bool) -> Iterator[Sample]:
+    examples, translations = row["examples"], row.get("examples_en") or []
+    if not examples:
+        raise BadRecord('"examples" is empty')
+    if translations and len(translations) != len(examples):
+        raise BadRecord(
+            f'"examples" holds {len(examples)} sentences, "examples_en" {len(translations)}, expected as many'
+        )
+    for number, example in enumerate(examples):
+        example = _string(example, "examples")
+        yield Sample(VIETNAMESE, _of_text(example).text)  # the file says so, however short it is
+        if translations:
+            pair = [example, _string(translations[number], "examples_en")]
+            yield _of_pair(pair, swap ^ bool(number % 2))
+
+
+def _of_chat(row: dict[str, Any]) -> Sample:
+    field = next(name for name in CHATS if isinstance(row.get(name), list))
+    messages = []
+    for number, (message, texts) in enumerate(texts_of_messages(row[field], field), 1):
+        role = message.get("role") or message.get("from")
+        if not isinstance(role, str):
+            raise BadRecord(f'message {number} of "{field}" has neither "role" nor "from"')
+        others = {name: message[name] for name in message if name not in ("role", "from", "content", "value")}
+        content = clean_text("\n".join(texts))
+        messages.append({"role": ROLES.get(role, role), "content": content, **others})
+    if not messages:
+        raise BadRecord(f'"{field}" is empty')
+    roles = list(dict.fromkeys(message["role"] for message in messages))
+    if "assistant" not in roles:
+        raise BadRecord(f'no assistant turn in "{field}", its roles are {quoted(roles)}')
+    return Sample(INSTRUCTION, messages=tuple(messages), tools=row.get("tools"))

@@ -1,0 +1,393 @@
+"""Training data: files, folders and hub data sets → token ids and labels, tokenized once.
+
+Reads what vocabkit/corpus/files.py reads; writes one folder per file below a cache folder, named by the
+content of the file and of the tokenizer: changing either, and nothing else, makes it anew.
+
+    rows = load_dataset(["corpus.jsonl.xz", "chats.jsonl:2", "hf:NAME"], tokenizer, max_length=2048, seed=1)
+
+Needs datasets and pyarrow; both are imported when the first row is asked for.
+"""
+
+import functools
+import hashlib
+import json
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from vocabkit.corpus.files import Source, find_sources, parse_rows, print_note, read_blocks
+from vocabkit.corpus.records import HUB, STDIN, TEXT, BadRecord
+from vocabkit.corpus.streams import Notes
+from vocabkit.errors import UserError
+from vocabkit.files import read_versioned, sha256_file, write_json
+from vocabkit.outputs import new_directory
+from vocabkit.train.data.chat_mask import IGNORED, encode_chat
+from vocabkit.train.data.samples import COLUMNS, KINDS, Sample, samples_of
+
+FORMAT, VERSION = "vocabkit-tokenized", 1
+
+ROWS, ABOUT = "rows.arrow", "about.json"
+
+BATCH = 512  # samples tokenized at a time
+
+SHOWN = 5  # bad rows of a source that are printed
+
+# What stands between two documents in pretraining, where that is not the end of an answer (eos_token).
+DOCUMENT_ENDS = ("<|endoftext|>", "<|end_of_text|>")
+
+BYTES_PER_TOKEN = 2  # a .txt becomes documents that mostly fit the context: text has 2 to 5
+
+
+@dataclass
+class Report:
+    """What reading one source gave."""
+
+    rows: int = 0  # samples that became token ids
+    bad: int = 0
+    shown: list[str] = field(default_factory=list)  # "FILE:LINE: reason" of the first bad ones
+    no_assistant: int = 0  # of the bad ones
+    too_long: int = 0  # conversations of more tokens than the context
+
+
+def split_weight(name: str) -> tuple[str, float]:
+    """Return a source and how often its rows are seen: "a.jsonl:2" is a.jsonl, twice.
+
+    >>> split_weight("a.jsonl.xz:0.5"), split_weight("hf:name:vi:train"), split_weight("b")
+    (('a.jsonl.xz', 0.5), ('hf:name:vi:train', 1.0), ('b', 1.0))
+    """
+    path, colon, weight = name.rpartition(":")
+    try:
+        value = float(weight)
+    except ValueError:
+        return name, 1.0
+    if not colon or Path(name).exists():
+        return name, 1.0
+    if not 0 < value < float("inf"):
+        raise UserError(f"{name}: the weight is {weight}, expected a number above 0, such as {path}:2")
+    return path, value
+
+
+def load_dataset(
+    data_paths: Sequence[str],
+    tokenizer: Any,
+    *,
+    max_length: int,
+    stage_mix: dict[str, float] | None = None,
+    cache_dir: Path | None = None,
+    seed: int = 0,
+    text_field: str | None = None,
+    notes: Notes = print_note,
+) -> Any:
+    """Return a datasets.Dataset with a row per document, not cut, in the order of the files.
+
+    Columns: input_ids; labels (-100 where nothing is learned: the start token of a text, all of a
+    conversation but the assistant's turns); num_bytes of UTF-8 text that the labels stand for; kind, an index
+    of samples.KINDS; source, an index of data_paths.
+
+    A weight (split_weight) repeats all rows of a source, or takes a random part of them. stage_mix: share of
+    tokens per kind. The set is as large as it gets without repeating a row; kinds it does not name are left
+    out. Conversations longer than max_length tokens are left out: cut, they would lose the answer. Raises
+    UserError for data that gives nothing to learn.
+    """
+    import datasets
+
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(
+            f"{tokenizer.name_or_path} has no tokenizer.json, which training needs for its offsets"
+        )
+    tables, reports = [], []
+    for number, given in enumerate(data_paths):
+        name, weight = split_weight(given)
+        parts = []
+        for source in find_sources([name], notes=notes):
+            table, report = _rows_of(
+                source,
+                tokenizer,
+                max_length=max_length,
+                cache_dir=cache_dir,
+                text_field=text_field,
+                notes=notes,
+            )
+            _print_report(source.name, report, max_length, notes)
+            reports.append(report)
+            if len(table):
+                parts.append(table)
+        if parts:
+            rows = datasets.concatenate_datasets(parts)
+            rows = rows.add_column("source", [number] * len(rows))
+            tables.append(_weighted(rows, weight, seed=seed + number))
+    if not tables:
+        raise _nothing_to_learn(data_paths, reports, max_length)
+    rows = datasets.concatenate_datasets(tables)
+    rows = _mixed(rows, stage_mix, seed=seed, notes=notes) if stage_mix else rows
+    for kind, (count, tokens) in count_kinds(rows).items():
+        notes(f"{kind}: {count:,} documents, {tokens:,} tokens")
+    return rows
+
+
+def _nothing_to_learn(paths: Sequence[str], reports: list[Report], max_length: int) -> UserError:
+    names = ", ".join(paths)
+    bad = sum(report.bad for report in reports)
+    if long := sum(report.too_long for report in reports):
+        return UserError(
+            f"{names}: all {long:,} conversations are longer than the context of {max_length:,} tokens; "
+            "raise --model_max_length, or give shorter ones"
+        )
+    if bad and bad == sum(report.no_assistant for report in reports):
+        return UserError(
+            f"{names}: none of {bad:,} conversations has an assistant turn; there is nothing to learn"
+        )
+    first = next((line for report in reports for line in report.shown), "no rows at all")
+    return UserError(f"{names}: no row can be learned from, {bad:,} are bad; the first: {first}")
+
+
+def _print_report(name: str, report: Report, max_length: int, notes: Notes) -> None:
+    if report.bad:
+        notes(f"{name}: {report.bad:,} rows cannot be used, {report.rows:,} can; the first bad ones:")
+        for line in report.shown:
+            notes(f"  {line}")
+    if report.too_long:
+        notes(
+            f"{name}: {report.too_long:,} conversations are longer than the context of {max_length:,} tokens "
+            "and are left out"
+        )
+
+
+# Tokenizing and the cache
+
+
+def document_ends(tokenizer: Any) -> tuple[int, int]:
+    """Return the ids a text begins and ends with; a tokenizer without bos_token begins with the end of one.
+
+    So every token of a text is predicted, whatever the tokenizer, and bits per byte can be compared.
+    """
+    known = tokenizer.get_vocab()
+    end = next((known[name] for name in DOCUMENT_ENDS if name in known), tokenizer.eos_token_id)
+    if end is None:
+        raise UserError(f"{tokenizer.name_or_path} has no eos_token; name one in its tokenizer_config.json")
+    start = tokenizer.bos_token_id
+    return (end if start is None else start), end
+
+
+@functools.cache
+def _schema() -> Any:
+    import pyarrow as pa
+
+    ids = pa.list_(pa.int32())
+    return pa.schema([("input_ids", ids), ("labels", ids), ("num_bytes", pa.int64()), ("kind", pa.int8())])
+
+
+def _rows_of(
+    source: Source,
+    tokenizer: Any,
+    *,
+    max_length: int,
+    cache_dir: Path | None,
+    text_field: str | None,
+    notes: Notes,
+) -> tuple[Any, Report]:
+    """The rows of one source and what was wrong with it, out of the cache where they are there."""
+    import datasets
+    import pyarrow as pa
+
+    report = Report()
+    batches = functools.partial(
+        _encoded, source, tokenizer, max_length=max_length, text_field=text_field, report=report, notes=notes
+    )
+    if cache_dir is None or source.kind in (HUB, STDIN):  # their content is known when they have been read
+        table = pa.Table.from_batches(batches(), schema=_schema())
+        return datasets.Dataset(table), report
+    about = {
+        "format": FORMAT,
+        "version": VERSION,
+        "source_sha256": sha256_file(Path(source.name)),
+        "tokenizer_sha256": hashlib.sha256(_description(tokenizer).encode()).hexdigest(),
+        "kind": source.kind + source.compression,
+        "max_length": max_length,
+        "text_field": text_field,
+    }
+    folder = cache_dir / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
+    if not folder.exists():
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with new_directory(folder) as part:
+            with pa.OSFile(str(part / ROWS), "wb") as sink, pa.ipc.new_stream(sink, _schema()) as writer:
+                for batch in batches():
+                    writer.write_batch(batch)
+            write_json(part / ABOUT, {**about, "report": vars(report)})
+    found = read_versioned(folder / ABOUT, format=FORMAT, version=VERSION)
+    if {name: found.get(name) for name in about} != about:
+        raise UserError(f"{folder} was made from other data than its name says; remove it: rm -r {folder}")
+    return datasets.Dataset.from_file(str(folder / ROWS)), Report(**found["report"])
+
+
+def _description(tokenizer: Any) -> str:
+    """All that decides how a tokenizer encodes."""
+    settings = [tokenizer.chat_template, tokenizer.special_tokens_map, document_ends(tokenizer)]
+    return tokenizer.backend_tokenizer.to_str() + json.dumps(settings, default=str, sort_keys=True)
+
+
+def _encoded(
+    source: Source, tokenizer: Any, *, max_length: int, text_field: str | None, report: Report, notes: Notes
+) -> Iterator[Any]:
+    """Record batches of a source; report is filled on the way."""
+    size = BYTES_PER_TOKEN * max_length if source.kind == TEXT else None
+    columns = None if text_field else COLUMNS
+    waiting: list[tuple[str, Sample]] = []
+    rows_with_samples = 0
+    for block in read_blocks(source, text_field=text_field, columns=columns, block_bytes=size, notes=notes):
+        rows, _, bad = parse_rows(block, text_field=text_field)
+        for line in bad:
+            _add_bad(report, line)
+        for place, row in rows:
+            try:
+                samples = samples_of(row, text_field=text_field, swap=bool(rows_with_samples % 2))
+            except BadRecord as error:
+                report.no_assistant += str(error).startswith("no assistant turn")
+                _add_bad(report, f"{place}: {error}")
+                continue
+            rows_with_samples += 1
+            waiting += [(place, sample) for sample in samples]
+            if len(waiting) >= BATCH:
+                yield _batch(waiting, tokenizer, max_length=max_length, report=report)
+                waiting = []
+    if waiting:
+        yield _batch(waiting, tokenizer, max_length=max_length, report=report)
+
+
+def _batch(placed: list[tuple[str, Sample]], tokenizer: Any, *, max_length: int, report: Report) -> Any:
+    """A record batch of samples; texts are encoded together, which the tokenizer does on all cores."""
+    import pyarrow as pa
+
+    start, end = document_ends(tokenizer)
+    texts = [sample.text for _, sample in placed if not sample.messages]
+    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    of_texts = iter(encoded)
+    rows: list[tuple[list[int], list[int], int, int]] = []
+    for place, sample in placed:
+        if not sample.messages:
+            body = [*next(of_texts), end]
+            ids, labels, size = [start, *body], [IGNORED, *body], len(sample.text.encode("utf-8"))
+        else:
+            try:
+                ids, labels, size = encode_chat(tokenizer, sample)
+            except BadRecord as error:
+                _add_bad(report, f"{place}: {error}")
+                continue
+            if len(ids) > max_length:
+                report.too_long += 1
+                continue
+        rows.append((ids, labels, size, KINDS.index(sample.kind)))
+    report.rows += len(rows)
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * len(_schema())
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, _schema().types, strict=True)]
+    return pa.record_batch(arrays, schema=_schema())
+
+
+def _add_bad(report: Report, line: str) -> None:
+    report.bad += 1
+    if len(report.shown) < SHOWN:
+        report.shown.append(line)
+
+
+# Weights and shares
+
+
+def _weighted(rows: Any, weight: float, *, seed: int) -> Any:
+    """Every row int(weight) times, and a random part of them once more for the rest."""
+    whole, part = int(weight), round((weight % 1) * len(rows))
+    chosen = sorted(random.Random(seed).sample(range(len(rows)), part))
+    order = sorted([*range(len(rows))] * whole + chosen)
+    if not order:
+        raise UserError(f"a weight of {weight:g} leaves none of {len(rows):,} rows; give a larger one")
+    return rows if weight == 1 else rows.select(order)
+
+
+def _lengths(rows: Any) -> list[int]:
+    import pyarrow.compute as pc
+
+    return pc.list_value_length(rows.with_format("arrow")[:].column("input_ids")).to_pylist()
+
+
+def count_kinds(rows: Any) -> dict[str, tuple[int, int]]:
+    """Return documents and tokens of each kind of data that there is."""
+    documents: Counter[int] = Counter(kinds := rows["kind"][:])
+    tokens: Counter[int] = Counter()
+    for kind, length in zip(kinds, _lengths(rows), strict=True):
+        tokens[kind] += length
+    return {name: (documents[at], tokens[at]) for at, name in enumerate(KINDS) if documents[at]}
+
+
+def _mixed(rows: Any, mix: dict[str, float], *, seed: int, notes: Notes) -> Any:
+    """Random rows, in their order, so that the tokens of each kind have their share."""
+    for name, share in mix.items():
+        if name not in KINDS or not 0 < share < float("inf"):
+            raise UserError(f"--stage_mix {name}={share:g}: expected {', '.join(KINDS)} and shares above 0")
+    there = {name: tokens for name, (_, tokens) in count_kinds(rows).items()}
+    for name in mix:
+        if name not in there:
+            raise UserError(
+                f"--stage_mix asks for {name} data, the data is {', '.join(there)}; add some, or change it"
+            )
+    if left_out := [name for name in there if name not in mix]:
+        notes(f"--stage_mix does not name {', '.join(left_out)}: left out")
+    total = min(there[name] * sum(mix.values()) / share for name, share in mix.items())
+    wanted = {KINDS.index(name): total * share / sum(mix.values()) for name, share in mix.items()}
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    kinds, lengths = rows["kind"][:], _lengths(rows)
+    chosen = []
+    for at in order:
+        if wanted.get(kinds[at], 0) >= lengths[at] / 2:
+            wanted[kinds[at]] -= lengths[at]
+            chosen.append(at)
+    return rows.select(sorted(chosen))
+
+
+def hold_out(rows: Any, share: float, *, seed: int = 0) -> tuple[Any, Any]:
+    """Return (training rows, held-out rows): by a checksum of their tokens, so equal ones are on one side.
+
+    So a document that a weight repeats is never both learned and measured. At least one document is on either
+    side. Raises UserError if there are not two.
+    """
+    digests = [
+        hashlib.sha256(f"{seed}:{ids.tolist()}".encode()).digest()
+        for ids in rows.with_format("numpy")["input_ids"]
+    ]
+    different = sorted(set(digests))
+    if len(different) < 2:
+        raise UserError(
+            f"{len(different):,} different document is too little to hold a share of {share:g} out of it; "
+            "give more, --eval_share 0, or held-out data with --eval_path"
+        )
+    count = min(max(1, round(share * len(different))), len(different) - 1)
+    apart = set(different[:count])
+    held = [at for at, digest in enumerate(digests) if digest in apart]
+    rest = [at for at, digest in enumerate(digests) if digest not in apart]
+    return rows.select(rest), rows.select(held)
+
+
+# What is learned, to look at
+
+
+def print_sample(rows: Any, tokenizer: Any, *, count: int = 1, file: IO[str] = sys.stdout) -> None:
+    """Print the first rows: what is learned in green, what is only read in grey; ⟦ ⟧ where there is no
+    terminal.
+    """
+    colours = file.isatty()
+    for row in rows.select(range(min(count, len(rows)))):
+        runs: list[tuple[bool, list[int]]] = []
+        for token, label in zip(row["input_ids"], row["labels"], strict=True):
+            if not runs or runs[-1][0] != (label != IGNORED):
+                runs.append((label != IGNORED, []))
+            runs[-1][1].append(token)
+        for learned, ids in runs:
+            text = tokenizer.decode(ids, skip_special_tokens=False)
+            if colours:
+                print(f"\033[{32 if learned else 90}m{text}\033[0m", end="", file=file)
+            else:
+                print(f"⟦{text}⟧" if learned else text, end="", file=file)
+        print(file=file)

@@ -1,0 +1,105 @@
+"""The objectives `distill` and `both`: the frozen model, reading the old tokens, teaches the new rows.
+
+Reads the texts that are trained on and the folder's tokenizer; writes nothing. The terms of the loss are
+those of rows/distill.py; teacher and student are one model here, with and without its new rows, so that no
+second copy of the weights is in memory.
+"""
+
+import json
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from vocabkit.checkpoint.folder import start_token
+from vocabkit.checkpoint.record import NewRows
+from vocabkit.corpus.files import find_sources
+from vocabkit.errors import UserError
+from vocabkit.files import read_json_object
+from vocabkit.models.word_model import SplitReader
+from vocabkit.rows.contexts import CONTEXTS_PER_WORD, find_contexts
+from vocabkit.rows.lessons import Settings, Teacher
+
+
+class Lessons:
+    """Batches of contexts of the new words, in an order that the seed decides; loss(n): that of the n-th.
+
+    A batch has the size that rows/distill.py was tuned for, whatever that of the texts is. sharded: FSDP
+    gathers weights whenever the model reads, so all processes must read as often: none may remember a lesson.
+    """
+
+    def __init__(
+        self, model: Any, folder: Path, rows: NewRows, texts: Sequence[str], *, seed: int,
+        sharded: bool = False,
+    ) -> None:  # fmt: skip
+        contexts = _contexts(folder, rows, texts, seed=seed)
+        reader: Any = SplitReader(model, rows, start=start_token(folder))
+        self._teacher = Teacher(reader, contexts, settings=Settings())
+        if sharded:
+            self._teacher.cache_left = 0
+        self._seed = seed
+        self.words = len({context.word for context in contexts})
+
+    def __len__(self) -> int:
+        return len(self._teacher.lessons)
+
+    def loss(self, number: int) -> torch.Tensor:
+        """Return the weighted terms of a batch; the same number is the same batch."""
+        epoch, at = divmod(number, len(self))
+        return self._teacher.loss(self._teacher.order(self._seed, epoch)[at])
+
+
+def teach(model: Any, lessons: Lessons, *, texts_too: bool) -> None:
+    """Give a model a forward() that takes lesson=(number, share): the loss is that lesson's times its share,
+    and, with texts_too, the loss that forward() had before.
+
+    In forward(), because DDP and FSDP see to the gradients of what goes through it and of nothing else.
+    """
+    read = model.forward
+
+    def forward(self: Any, *, lesson: tuple[int, float] | None = None, **inputs: Any) -> Any:
+        if lesson is None:
+            return read(**inputs)
+        number, share = lesson
+        loss = lessons.loss(number) * share
+        return CausalLMOutputWithPast(loss=loss + read(**inputs).loss if texts_too else loss)
+
+    model.forward = types.MethodType(forward, model)
+
+
+def old_and_new_encoder(folder: Path, rows: NewRows) -> tuple[list[str], Any, Any]:
+    """Return the texts of the new tokens, the tokenizer as it was before them, and as it is."""
+    from tokenizers import Tokenizer
+
+    data = read_json_object(folder / "tokenizer.json")
+    added = {entry["id"]: entry["content"] for entry in data["added_tokens"]}
+    contents = [added[at] for at in range(rows.first, rows.stop) if at in added]
+    if len(contents) < len(rows):
+        raise UserError(
+            f"{folder}: new tokens are no added tokens, so the old tokens of a text are not known; give "
+            "--objective lm"
+        )
+    encoders = []
+    for stop in (rows.first, rows.stop):
+        kept = [entry for entry in data["added_tokens"] if entry["id"] < stop]
+        encoders.append(Tokenizer.from_str(json.dumps({**data, "added_tokens": kept})))
+        encoders[-1].no_truncation()
+        encoders[-1].no_padding()
+    return contents, encoders[0], encoders[1]
+
+
+def _contexts(folder: Path, rows: NewRows, texts: Sequence[str], *, seed: int) -> list[Any]:
+    contents, *encoders = old_and_new_encoder(folder, rows)
+    found = find_contexts(
+        find_sources(texts), contents, *encoders, per_word=CONTEXTS_PER_WORD, seed=seed
+    )  # fmt: skip
+    if not found:
+        raise UserError(
+            f"{', '.join(texts)}: no new word stands in the part that is learned from (three lines in four); "
+            "give other --data_path, or --objective lm"
+        )
+    print(f"contexts  {len(found):>13,} of {len({context.word for context in found}):,} new words")
+    return found

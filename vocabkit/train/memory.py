@@ -1,0 +1,308 @@
+"""How much memory a training stage takes, by accounting: weights, gradients, optimizer, activations, loss.
+
+Reads config.json and the headers of the weights, no tensor; writes nothing. The sums are those of a decoder
+in the manner of Qwen2 and Llama; what a library keeps for itself is not in them.
+
+    weights       bytes of the number type × all parameters
+    gradients     bytes of what is trained; stepping in the backward pass, of its largest tensor alone
+    optimizer     bytes of its states × parameters trained (STATES)
+    activations   checkpointed: L·N·H·2 for the layers' inputs and N·(10·H + 4·I)·2 for the one run again
+    loss          fused: a chunk of logits, 64 MiB, three times; where the head is trained twice, and one more
+                  gradient of it. Plain: all logits three times, one of them in the number type
+
+Not all of this is there at once: gradients come when the plain loss is gone, so that a step without
+accumulation takes less than the sum says.
+"""
+
+import argparse
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vocabkit.checkpoint.record import new_rows
+from vocabkit.checkpoint.shards import Tensor, read_checkpoint
+from vocabkit.checkpoint.vocab_tensors import find_vocab_tensors
+from vocabkit.errors import UserError
+from vocabkit.files import read_json_object
+
+GIB = 2**30
+
+NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+# Bytes of optimizer state per trained parameter; Adafactor keeps a row and a column of sums for each matrix.
+STATES = {"adamw_torch_8bit": 2.06, "adamw_torch_4bit": 1.06, "adamw_8bit": 2.03, "adamw_bnb_8bit": 2.03,
+          "paged_adamw_8bit": 2.03, "lion_8bit": 1.03, "adafactor": 0.01, "sgd": 0}  # fmt: skip
+
+FULL_STATES = 8  # AdamW of float32 parameters: two numbers of four bytes; of bfloat16 ones half of it
+
+LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
+
+CHUNK = 64 << 20  # bytes of logits that the fused loss holds at a time (train_loss.CHUNK, in float32)
+
+LESSON_TOKENS, LESSON_PLACES = 16 * 50, 16 * 9  # distill.Settings: contexts, and places with logits in them
+
+LESSON_COPIES = 8  # of these logits in float32, teacher's and student's: as measured
+
+CARD_RESERVE = 0.5 * GIB  # of a card, for the driver, kernels and fragments
+
+SHORTEST = 512  # tokens of a row that check_fits() still suggests
+
+
+@dataclass(frozen=True)
+class Model:
+    """Sizes of a model: parameters of both tables (rows × width), of each layer, of the rest; settings."""
+
+    rows: int
+    width: int
+    tied: bool
+    layers: tuple[int, ...]
+    linear: tuple[tuple[int, int], ...]  # (out, in) of the linear modules of one layer
+    rest: int
+    intermediate: int
+    new: int = 0
+
+    @property
+    def tables(self) -> int:
+        """Parameters of embeddings and head together."""
+        return self.rows * self.width * (1 if self.tied else 2)
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of all."""
+        return self.tables + sum(self.layers) + self.rest
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a stage is expected to take, by what takes them."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    loss: float
+
+    @property
+    def total(self) -> float:
+        """Bytes at the peak."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.loss
+
+
+def model_sizes(config: Mapping[str, Any], tensors: Mapping[str, Tensor], *, rows: int, tied: bool) -> Model:
+    """Return the sizes of a model from its settings and the shapes of its tensors."""
+    layers: dict[int, int] = {}
+    linear: list[tuple[int, int]] = []
+    rest = 0
+    for name, tensor in tensors.items():
+        size = 1
+        for side in tensor.shape:
+            size *= side
+        if layer := LAYER.search(f".{name}"):
+            layers[int(layer[1])] = layers.get(int(layer[1]), 0) + size
+            if int(layer[1]) == 0 and len(tensor.shape) == 2:
+                linear.append((tensor.shape[0], tensor.shape[1]))
+        elif tensor.shape[:1] != (rows,):
+            rest += size
+    text = config.get("text_config") or config
+    width = text.get("hidden_size") or text["n_embd"]
+    intermediate = text.get("intermediate_size") or 4 * width
+    return Model(
+        rows, width, tied, tuple(layers[at] for at in sorted(layers)), tuple(linear), rest, intermediate
+    )
+
+
+def expect(
+    model: Model,
+    *,
+    dtype: str,
+    optim: str,
+    tokens: int,
+    train_rows: str,
+    trained_layers: int,
+    lora_rank: int | None = None,
+    in_backward: bool = False,
+    checkpointing: bool = True,
+    fused: bool = True,
+    lessons: bool = False,
+) -> Memory:
+    """Return the memory of a stage. tokens: in a batch; trained_layers: how many; lora_rank: in these.
+
+    lessons: --objective distill or both, whose graph is there beside that of the texts.
+    """
+    number = NUMBER_BYTES[dtype]
+    tables = model.tables if train_rows == "all" else 0
+    layers = sum(model.layers[:trained_layers]) + (model.rest if trained_layers == len(model.layers) else 0)
+    adapters = 0
+    if lora_rank is not None:
+        layers, adapters = 0, trained_layers * lora_rank * sum(out + wide for out, wide in model.linear)
+    new = model.new * model.width * (1 if model.tied else 2) if train_rows == "new" else 0
+    whole = tables + layers
+    state = STATES.get(optim, FULL_STATES if dtype == "float32" else FULL_STATES / 2)
+    own = 4 * (adapters + new)  # parameters of float32, whatever the model's type
+    gradients: float = number * whole + own
+    largest = model.rows * model.width if tables else max((a * b for a, b in model.linear), default=0)
+    if in_backward:
+        gradients = number * largest if whole else 0
+    half = (tokens + lessons * LESSON_TOKENS) * model.width * number
+    layer = tokens * (10 * model.width + 4 * model.intermediate) * number
+    activations = len(model.layers) * half + layer if checkpointing else len(model.layers) * (layer + half)
+    loss = 3 * CHUNK if fused else tokens * model.rows * (8 + number)
+    if fused and tables:
+        loss = 2 * CHUNK + model.rows * model.width * number  # the chunks' sum, and what is added to it
+    if lessons:
+        loss += LESSON_PLACES * model.rows * 4 * LESSON_COPIES
+    return Memory(
+        number * model.parameters + own, gradients, state * (whole + adapters + new), activations, loss
+    )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A model and what expect() is told of a run on it: its keyword arguments; FSDP's number of processes."""
+
+    model: Model
+    flags: Mapping[str, Any]
+    processes: int = 1
+
+    def memory(self, **changes: Any) -> Memory:
+        """Return the memory of the stage in one process, some of its flags changed."""
+        return one_of(expect(self.model, **{**self.flags, **changes}), self.processes)
+
+
+def one_of(memory: Memory, processes: int) -> Memory:
+    """Return what each of so many processes takes under FSDP, beside the layer that it gathers."""
+    parts = {name: getattr(memory, name) / processes for name in ("weights", "gradients", "optimizer")}
+    return replace(memory, **parts)
+
+
+def chosen_layers(given: str, count: int) -> set[int]:
+    """Return the numbers of the layers that a flag names, of so many.
+
+    >>> sorted(chosen_layers("0 2", 4)), chosen_layers("none", 4)
+    ([0, 2], set())
+    """
+    if given in ("all", "none"):
+        return set(range(count)) if given == "all" else set()
+    words = given.replace(",", " ").split()
+    wrong = [word for word in words if not (word.isdecimal() and int(word) < count)]
+    if wrong or not words:
+        raise UserError(
+            f"--finetune_layers {given!r}: {(wrong or ['nothing'])[0]} is no layer of this model, which has "
+            f"0 to {count - 1}; or say all or none"
+        )
+    return {int(word) for word in words}
+
+
+def optimizer_name(settings: Any) -> str:
+    """Return what --optim names: TrainingArguments hold it as a text or as a member of an enumeration."""
+    return str(getattr(settings.optim, "value", settings.optim))
+
+
+def stage_of(model: Model, args: argparse.Namespace, settings: Any, *, dtype: str) -> Stage:
+    """Return what the flags of a run say about its memory."""
+    return Stage(
+        model,
+        {
+            "dtype": dtype,
+            "optim": optimizer_name(settings),
+            "tokens": settings.per_device_train_batch_size * args.model_max_length,
+            "train_rows": args.train_rows,
+            "trained_layers": len(chosen_layers(args.finetune_layers, len(model.layers))),
+            "lora_rank": args.lora_rank,
+            "in_backward": args.optim_in_backward,
+            "lessons": args.objective != "lm",
+            "checkpointing": bool(settings.activation_checkpointing or settings.gradient_checkpointing),
+        },
+        settings.world_size if settings.fsdp else 1,
+    )
+
+
+def print_expectation(folder: Path, args: argparse.Namespace, settings: Any, *, dtype: str) -> Stage:
+    """Print the memory that a run on this folder is expected to take; return what it was reckoned from."""
+    config, checkpoint = read_json_object(folder / "config.json"), read_checkpoint(folder)
+    found = find_vocab_tensors(checkpoint, config)
+    sizes = model_sizes(config, checkpoint.tensors, rows=found.rows, tied=found.tied)
+    added = new_rows(folder)
+    stage = stage_of(replace(sizes, new=len(added) if added else 0), args, settings, dtype=dtype)
+    memory = stage.memory()
+    parts = "  ".join(f"{name} {value / GIB:.2f}" for name, value in memory.__dict__.items())
+    print(f"memory    {memory.total / GIB:>10.2f} GiB expected: {parts}")
+    return stage
+
+
+def check_fits(stage: Stage, args: argparse.Namespace, settings: Any) -> None:
+    """Raise UserError, with flags that make it fit, if a device has less memory than is expected."""
+    there, needed = available(settings.device), stage.memory().total
+    if there is None or needed <= there:
+        return
+    flags, less = advice(stage, args, settings, there)
+    give = f"give {flags} (about {less / GIB:.1f} GiB), or"
+    if less > there:
+        give = f"even {flags} needs {less / GIB:.1f} GiB: take a larger device or a smaller model, or"
+    raise UserError(
+        f"{args.model_name_or_path} needs about {needed / GIB:.1f} GiB, {settings.device} has "
+        f"{there / GIB:.1f} GiB free; {give if flags else 'take a larger device, or'} --ignore_memory"
+    )
+
+
+def advice(stage: Stage, args: argparse.Namespace, settings: Any, there: float) -> tuple[str, float]:
+    """Return the flags to add so that a stage takes no more than there is, and the bytes it takes then.
+
+    The mildest changes come first and none is named without need; one that saves less than a hundredth is
+    no help. Where all together are not enough, they are returned all the same, with what they leave.
+    """
+    taken: dict[str, Mapping[str, Any]] = {}
+
+    def bytes_with(changes: Mapping[str, Mapping[str, Any]]) -> float:
+        return stage.memory(**{name: v for change in changes.values() for name, v in change.items()}).total
+
+    for flag, change in _changes(stage, args, settings):
+        if bytes_with(taken) <= there:
+            break
+        with_it = {**taken, flag: change}
+        if bytes_with(with_it) < 0.99 * bytes_with(taken):
+            taken = with_it
+    for flag in reversed([*taken]):
+        without = {other: change for other, change in taken.items() if other != flag}
+        if bytes_with(without) <= max(there, bytes_with(taken)):
+            taken = without
+    return " ".join(taken), bytes_with(taken)
+
+
+def _changes(
+    stage: Stage, args: argparse.Namespace, settings: Any
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Flags that save memory, and what each means to expect(), the ones that change least first."""
+    if settings.per_device_train_batch_size > 1:
+        yield "--per_device_train_batch_size 1", {"tokens": args.model_max_length}
+    if not stage.flags["checkpointing"]:
+        yield "--activation_checkpointing true", {"checkpointing": True}
+    if stage.flags["dtype"] == "float32" and settings.device.type == "cuda":
+        yield "--dtype bfloat16", {"dtype": "bfloat16"}
+    yield "--optim adamw_torch_8bit", {"optim": "adamw_torch_8bit"}
+    if not args.optim_in_backward and settings.world_size == 1:
+        once = settings.gradient_accumulation_steps == 1
+        also = "" if once else " --gradient_accumulation_steps 1"
+        yield "--optim_in_backward" + also, {"in_backward": True}
+    yield "--optim adafactor", {"optim": "adafactor"}
+    if args.lora_rank is None and stage.flags["trained_layers"]:
+        yield "--lora_rank 64", {"lora_rank": 64}
+    one_row = "--per_device_train_batch_size 1 " if settings.per_device_train_batch_size > 1 else ""
+    length = args.model_max_length
+    while (length := length // 2) >= SHORTEST:
+        yield f"{one_row}--model_max_length {length}", {"tokens": length}
+
+
+def available(device: Any) -> float | None:
+    """Return the bytes that are free on a device; None where that is not known."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0] - CARD_RESERVE
+    path = Path("/proc/meminfo")
+    if device.type != "cpu" or not path.is_file():
+        return None
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return float(found[1]) * 1024 if found else None

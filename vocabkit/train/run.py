@@ -1,0 +1,352 @@
+"""Run a training stage: load, choose what moves, train with transformers' Trainer, write an ordinary folder.
+
+Reads a checkpoint folder and data (train/data/tokenize.py, train/data/packing.py); writes OUT through
+OUT.part, in which the Trainer keeps its checkpoints (what is trained and the optimizer, nothing that is
+frozen) and run.json, by which the same command is known again after a kill. The loop, the schedule and the
+logs are the Trainer's.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from vocabkit.checkpoint.record import NewRows, new_rows
+from vocabkit.checkpoint.shards import read_checkpoint
+from vocabkit.errors import UserError
+from vocabkit.files import read_json_object, read_versioned, sha256_file, write_json
+from vocabkit.models.load import load_model, load_tokenizer, silence
+from vocabkit.outputs import check_new, fsync_path, resumable_directory
+from vocabkit.train.data.packing import Collator, pack
+from vocabkit.train.data.tokenize import hold_out, load_dataset, print_sample, split_weight
+from vocabkit.train.flags import check_attention, is_flash, keep_rows_apart, training_arguments
+from vocabkit.train.lessons import Lessons, teach
+from vocabkit.train.loss import fuse_loss
+from vocabkit.train.memory import check_fits, print_expectation
+from vocabkit.train.output import append_stage, check_frozen, give_values, write_trained
+from vocabkit.train.parts import Parts, choose_parts
+from vocabkit.train.processes import check_same, from_first, in_turn
+from vocabkit.train.trainer import StageTrainer, last_checkpoint, stop_on_interrupt
+
+RUN_FILE, RUN_FORMAT = "run.json", ("vocabkit-run", 1)
+
+TRAINER_FOLDERS = ("checkpoint-*", "tokenized")  # in OUT.part, removed at the end
+
+
+def finetune(model_folder: Path, args: argparse.Namespace, others: Sequence[str], *, made_by: str) -> None:
+    """Train one stage into args.output_dir; others: flags of TrainingArguments.
+
+    Raises UserError for what the user can mend. OUT.part keeps the checkpoints of a run that did not end.
+    """
+    _check_source(model_folder)
+    check_new(args.output_dir)
+    part = args.output_dir.with_name(args.output_dir.name + ".part")
+    settings = training_arguments(args, others, part=part)
+    keep_rows_apart(settings, model_folder)
+    silence()
+    transformers.set_seed(settings.seed)
+    rows = new_rows(model_folder)
+    if args.train_rows == "new" and rows is None:
+        raise UserError(
+            f"{model_folder} has no new rows to train: extend it first (model_edit.py -t extend_vocab), or "
+            "give --train_rows all or none"
+        )
+    if args.objective != "lm" and (args.train_rows, args.finetune_layers) != ("new", "none"):
+        raise UserError(
+            f"--objective {args.objective} is taught by the frozen model: it needs --train_rows new and "
+            "--finetune_layers none"
+        )
+    dtype = args.dtype or ("bfloat16" if settings.device.type == "cuda" else "float32")
+    if args.attn_implementation is not None:
+        check_attention(args.attn_implementation, device=settings.device.type, dtype=dtype)
+    expected = print_expectation(model_folder, args, settings, dtype=dtype)
+    if not args.ignore_memory:
+        check_fits(expected, args, settings)
+    with _locked(part) if settings.process_index == 0 else contextlib.nullcontext():
+        _run(model_folder, args, others, settings, rows=rows, part=part, dtype=dtype, made_by=made_by)
+
+
+def _run(
+    model_folder: Path,
+    args: argparse.Namespace,
+    others: Sequence[str],
+    settings: transformers.TrainingArguments,
+    *,
+    rows: NewRows | None,
+    part: Path,
+    dtype: str,
+    made_by: str,
+) -> None:
+    tokenizer = load_tokenizer(model_folder)
+    train_set, eval_set, facts = _data(args, settings, tokenizer, cache=args.cache_dir or part / "tokenized")
+    check_same(facts["data"], of="data")
+    resume = from_first(lambda: _open_run(part, model_folder, args, settings, others, facts))
+
+    device = "cpu" if settings.fsdp else str(settings.device)  # FSDP takes its part from there
+    model = load_model(model_folder, dtype=dtype, device=device, attention=args.attn_implementation).train()
+    n_tokens = rows.stop if rows else token_count(tokenizer, model)
+    parts = choose_parts(
+        model, model_folder, rows=args.train_rows, new_rows=rows, n_tokens=n_tokens,
+        layers=args.finetune_layers, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha,
+        clamp=not args.no_clamp_norms, seed=settings.seed,
+    )  # fmt: skip
+    print(parts.describe())
+    fuse_loss(model, n_tokens=n_tokens)
+    if args.objective != "lm":
+        assert rows is not None
+        lessons = Lessons(
+            model, model_folder, rows, [split_weight(path)[0] for path in args.data_path],
+            seed=settings.seed, sharded=bool(settings.fsdp),
+        )  # fmt: skip
+        teach(model, lessons, texts_too=args.objective == "both")
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    trainer = StageTrainer(
+        model=model, args=settings, parts=parts, in_backward=args.optim_in_backward,
+        has_lessons=args.objective != "lm",
+        train_dataset=train_set, eval_dataset=eval_set, eval_bytes=facts["eval_bytes"],
+        data_collator=Collator(
+            pad, args.cross_document, flatten=is_flash(args.attn_implementation or "")
+        ),
+    )  # fmt: skip
+    run = _train(trainer, part, resume)
+    if settings.process_index != 0:
+        if parts.sharded:
+            _give(model_folder, parts, merge=not args.no_merge_lora)
+        return
+    checkpoints = [path for name in TRAINER_FOLDERS for path in part.glob(name)]
+    stage = {
+        "made_by": made_by,
+        "base_model": str(model_folder),
+        "base_weights_sha256": facts["model"],
+        "train_rows": args.train_rows,
+        "finetune_layers": args.finetune_layers,
+        "lora_rank": args.lora_rank,
+        "objective": args.objective,
+        "data": facts["sources"],
+        "trained_parameters": parts.count(),
+        **run,
+    }
+    _write(model_folder, part, parts, stage, merge=not args.no_merge_lora, n_tokens=n_tokens)
+    for path in checkpoints:
+        shutil.rmtree(path)
+    (part / RUN_FILE).unlink()
+    for path in part.iterdir():
+        fsync_path(path)
+    part.rename(args.output_dir)
+    print_table(run)
+    print(f"{args.output_dir}: written; try: python3 model_chat.py {args.output_dir}")
+
+
+@contextlib.contextmanager
+def _locked(part: Path) -> Iterator[None]:
+    """Keep other runs out of OUT.part; remove it when the body fails before its first checkpoint.
+
+    Then there is nothing to go on from.
+    """
+    was_there = part.exists()
+    with resumable_directory(part):
+        try:
+            yield
+        except BaseException:
+            if not was_there and last_checkpoint(part) is None:
+                shutil.rmtree(part, ignore_errors=True)
+            raise
+
+
+def _check_source(folder: Path) -> None:
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        base = read_json_object(folder / "adapter_config.json").get("base_model_name_or_path")
+        raise UserError(
+            f"{folder} is an adapter of {base}, no model; merge it first (peft: merge_and_unload) or train "
+            "with --lora_rank here, which merges by itself"
+        )
+    if read_json_object(folder / "config.json").get("is_encoder_decoder"):
+        raise UserError(f"{folder} is an encoder-decoder model; only causal ones can be trained here")
+    read_checkpoint(folder)
+
+
+def token_count(tokenizer: Any, model: Any) -> int:
+    """Number of ids that tokens have: rows behind the highest are padding, and cannot be an answer."""
+    return min(max(tokenizer.get_vocab().values()) + 1, model.get_input_embeddings().weight.shape[0])
+
+
+def _data(
+    args: argparse.Namespace, settings: Any, tokenizer: Any, *, cache: Path
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Return the packed training and evaluation sets, and facts: bytes and where the data came from."""
+    shared: dict[str, Any] = dict(
+        max_length=args.model_max_length, cache_dir=cache, seed=settings.seed, text_field=args.text_field
+    )
+    mix = _mix(args.stage_mix)
+    with in_turn():
+        texts = load_dataset(args.data_path, tokenizer, stage_mix=mix, **shared)
+        held_out = None
+        if args.eval_path:
+            held_out = load_dataset(args.eval_path, tokenizer, stage_mix=None, **shared)
+        elif args.eval_share and len(texts) > 1:
+            texts, held_out = hold_out(texts, args.eval_share, seed=settings.seed)
+        packed = pack(
+            texts, how=args.packing, max_length=args.model_max_length, seed=settings.seed, tokenizer=tokenizer
+        )
+        if settings.process_index == 0:
+            print_sample(texts, tokenizer)
+        # Held-out texts are never packed: what is reported does not depend on how training rows were made.
+        alone = held_out and pack(
+            held_out, how="none", max_length=args.model_max_length, seed=0, tokenizer=tokenizer
+        )
+    digest = hashlib.sha256()
+    for ids in texts.with_format("numpy")["input_ids"]:
+        digest.update(ids.tobytes())
+    facts = {
+        "sources": [str(path) for path in args.data_path],
+        "eval_bytes": sum(alone["num_bytes"]) if alone else 0,
+        "data": digest.hexdigest(),
+    }
+    return packed, alone or None, facts
+
+
+def _mix(given: Sequence[str] | None) -> dict[str, float] | None:
+    mix = {}
+    for item in given or []:
+        name, _, share = item.partition("=")
+        try:
+            mix[name] = float(share)
+        except ValueError:
+            raise UserError(f"--stage_mix {item}: expected NAME=SHARE, such as vietnamese=0.5") from None
+    return mix or None
+
+
+def _open_run(
+    part: Path,
+    model: Path,
+    args: argparse.Namespace,
+    settings: transformers.TrainingArguments,
+    others: Sequence[str],
+    facts: dict[str, Any],
+) -> Path | None:
+    """Begin a run in OUT.part, or find the last checkpoint in the one this run has left; UserError for
+    another's.
+    """
+    files = read_checkpoint(model).files
+    facts["model"] = hashlib.sha256("".join(sha256_file(file) for file in files).encode()).hexdigest()
+    flags: dict[str, Any] = {
+        name: str(value) for name, value in vars(args).items() if name != "ignore_memory"
+    }
+    flags |= {"others": list(others), "processes": settings.world_size}
+    ours = {"format": RUN_FORMAT[0], "version": RUN_FORMAT[1], "flags": flags}
+    ours |= {"model_sha256": facts["model"], "data_sha256": facts["data"]}
+    path = part / RUN_FILE
+    if not path.is_file():
+        if any(inside.name != "tokenized" for inside in part.iterdir()):
+            raise UserError(
+                f"{part} is not of a training run; choose another --output_dir, or remove it: rm -r {part}"
+            )
+        write_json(path, ours)
+        return None
+    last = last_checkpoint(part)
+    if last is None:  # killed before there was anything to go on from
+        write_json(path, ours)
+        return None
+    theirs = read_versioned(path, format=RUN_FORMAT[0], version=RUN_FORMAT[1])
+    for key in ("model_sha256", "data_sha256", "flags"):
+        if theirs.get(key) != ours[key]:
+            raise UserError(
+                f"{part} holds another run, its {key} differs; give its flags again to go on with it, choose "
+                f"another --output_dir, or remove it: rm -r {part}"
+            )
+    return last
+
+
+def _train(trainer: StageTrainer, part: Path, resume: Path | None) -> dict[str, Any]:
+    """Train to the end; return what the final table shows."""
+    run = from_first(lambda: read_json_object(part / RUN_FILE))
+    if resume:
+        print(f"going on from {resume}")
+    begun = time.perf_counter()
+
+    def measure_before() -> None:
+        nonlocal begun
+        if "bits_per_byte_before" not in run and trainer.eval_dataset is not None:
+            run["bits_per_byte_before"] = trainer.evaluate(metric_key_prefix="before")["before_bits_per_byte"]
+            if trainer.args.process_index == 0:
+                write_json(part / RUN_FILE, run)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()  # what loading and this evaluation took is not asked
+        begun = time.perf_counter()
+
+    trainer.before_first_step = measure_before
+    with stop_on_interrupt(trainer):
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    seconds = time.perf_counter() - begun
+    tokens, peak = trainer.gather_counts(_peak_memory())
+    if trainer.interrupted:
+        if trainer.args.process_index != 0:
+            sys.exit(1)  # the launcher lets all of them end by themselves: the first one says why
+        raise UserError(
+            f"interrupted after step {trainer.state.global_step} of {trainer.state.max_steps}; the same "
+            f"command goes on from there"
+        )
+    trainer.parts.round_to_stored()
+    after = None
+    if trainer.eval_dataset is not None:
+        after = trainer.evaluate(metric_key_prefix="after")["after_bits_per_byte"]
+    return {
+        "steps": trainer.state.global_step,
+        "seconds": round(seconds, 3),
+        "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
+        "peak_memory_bytes": peak,
+        "bits_per_byte_before": run.get("bits_per_byte_before"),
+        "bits_per_byte_after": after,
+    }
+
+
+def _peak_memory() -> int:
+    """Most bytes of this process: of tensors on its GPU since the last reset, else all that it ever held."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _write(
+    source: Path, part: Path, parts: Parts, stage: dict[str, Any], *, merge: bool, n_tokens: int
+) -> None:
+    """Put the ordinary folder into part, check it against its source, and record the stage in it."""
+    for path in part.iterdir():  # of a run that was killed while it wrote
+        if path.is_file() and path.name != RUN_FILE:
+            path.unlink()
+    shutil.rmtree(part / "adapter", ignore_errors=True)
+    changes = parts.changes(merge=merge)
+    write_trained(source, part, changes)
+    if not merge and parts.lora is not None:
+        parts.write_adapter(part / "adapter", base=source)
+    stage["rows"] = check_frozen(source, part, changes, n_tokens)
+    append_stage(source, part, stage, name=part.name.removesuffix(".part"))
+
+
+def _give(source: Path, parts: Parts, *, merge: bool) -> None:
+    """Give the process that is in _write() this one's part of all that is asked for there."""
+    give_values(source, parts.changes(merge=merge))
+    if not merge and parts.lora is not None:
+        parts.write_adapter(None, base=source)
+
+
+def print_table(run: dict[str, Any]) -> None:
+    """Print what the run took and what it changed."""
+    before, after = run["bits_per_byte_before"], run["bits_per_byte_after"]
+    print()
+    print(f"steps           {run['steps']:>10,}")
+    print(f"time            {run['seconds']:>10,.1f} s")
+    print(f"tokens/s        {run['tokens_per_second']:>10,.0f}")
+    print(f"peak memory     {run['peak_memory_bytes'] / 2**30:>10.2f} GiB")
+    if before is not None and after is not None:
+        print(f"bits per byte   {before:>10.4f} → {after:.4f} ({(after / before - 1) * 100:+.1f} %)")

@@ -1,0 +1,136 @@
+"""An edited folder beside its base, opened once for all checks.
+
+Reads both folders and vocab_edit.json; writes nothing.
+"""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vocabkit.checkpoint.record import EDIT_FILE, EDIT_FORMAT
+from vocabkit.checkpoint.shards import Checkpoint, read_checkpoint
+from vocabkit.checkpoint.vocab_tensors import VocabTensors, find_vocab_tensors
+from vocabkit.errors import UserError
+from vocabkit.files import read_json_object, read_versioned, sha256_file
+from vocabkit.tokenizer.encoder import load_encoder
+from vocabkit.tokenizer.tokenizer_json import TokenizerJson, read_tokenizer_json
+
+
+@dataclass(frozen=True)
+class Edited:
+    """An edited folder beside its base, opened once for all checks."""
+
+    base: Path
+    out: Path
+    edit: dict[str, Any]
+    base_tokenizer: TokenizerJson
+    tokenizer: TokenizerJson
+    opened_base: Checkpoint | None = None  # the base's weights where they are open already, or not in base
+
+    @functools.cached_property
+    def base_checkpoint(self) -> Checkpoint:
+        """The base's weights; UserError if they are damaged."""
+        return self.opened_base or read_checkpoint(self.base)
+
+    @functools.cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The edited weights; UserError if they are damaged."""
+        return read_checkpoint(self.out)
+
+    @functools.cached_property
+    def base_tensors(self) -> VocabTensors:
+        """The base's tensors with one row per token; UserError if there are none."""
+        return find_vocab_tensors(self.base_checkpoint, read_json_object(self.base / "config.json"))
+
+    @functools.cached_property
+    def tensors(self) -> VocabTensors:
+        """The edited tensors with one row per token; UserError if there are none."""
+        return find_vocab_tensors(self.checkpoint, read_json_object(self.out / "config.json"))
+
+    @functools.cached_property
+    def new_to_old(self) -> list[int | None]:
+        """The old id of each new one, None for a token that the base does not have."""
+        return self.edit["new_to_old"]
+
+    @functools.cached_property
+    def old_to_new(self) -> dict[int, int]:
+        """Old id → new id, for the tokens that both have."""
+        return {old: new for new, old in enumerate(self.new_to_old) if old is not None}
+
+    @functools.cached_property
+    def added(self) -> dict[int, str]:
+        """Id → text of the tokens that the base does not have, as vocab_edit.json names them: first what BPE
+        makes itself, then added tokens.
+        """
+        ids = [new for new, old in enumerate(self.new_to_old) if old is None]
+        words, syllables = (self.edit.get(name, []) for name in ("words", "syllables"))
+        if len(words) + len(syllables) != len(ids):
+            raise UserError(
+                f"{self.out / EDIT_FILE} names {len(words)} words and {len(syllables)} syllables, but "
+                f"{len(ids)} tokens are new; extend the base again"
+            )
+        texts = [row["syllable"] for row in syllables] + [" " + word.replace("▁", " ") for word in words]
+        return dict(zip(ids, texts, strict=True))
+
+    @functools.cached_property
+    def merged(self) -> dict[int, list[int]]:
+        """Id → the old ids that it replaces, as this folder numbers them, of what new merges make."""
+        replaces = self.edit.get("replaces", [])[: len(self.edit.get("syllables", []))]
+        return {
+            new: [self.old_to_new[old] for old in olds]
+            for new, olds in zip(list(self.added)[: len(replaces)], replaces, strict=True)
+        }
+
+    @functools.cached_property
+    def words(self) -> dict[int, str]:
+        """Id → text of the new added tokens."""
+        return {new: text for new, text in self.added.items() if new not in self.merged}
+
+    @functools.cached_property
+    def words_encoder(self) -> tuple[Any, dict[int, int]]:
+        """The base's tokenizer with the new words alone, and its ids → the edited folder's."""
+        from tokenizers import AddedToken
+
+        encoder, normalized = load_encoder(self.base), self.tokenizer.has_nfc
+        encoder.add_tokens([AddedToken(t, normalized=normalized, special=False) for t in self.words.values()])
+        ids = {encoder.token_to_id(text): new for new, text in self.words.items()}
+        return encoder, self.old_to_new | ids
+
+    def with_words(self, text: str) -> list[int]:
+        """Return what the base's tokenizer would make of a text with the new words alone, in new ids."""
+        encoder, ids = self.words_encoder
+        return [ids[token_id] for token_id in encoder.encode(text, add_special_tokens=False).ids]
+
+    @functools.cached_property
+    def base_encoder(self) -> Any:
+        """The base's tokenizer as the tokenizers library runs it."""
+        return load_encoder(self.base)
+
+    @functools.cached_property
+    def encoder(self) -> Any:
+        """The edited tokenizer as the tokenizers library runs it."""
+        return load_encoder(self.out)
+
+
+def open_edited(base: Path, out: Path, *, base_tokenizer: TokenizerJson | None = None) -> Edited:
+    """Open an edited folder and its base; UserError if vocab_edit.json is missing or names another base.
+
+    base_tokenizer: the base's tokenizer.json, where it has been read already. Weights are opened by the first
+    check that needs them.
+    """
+    path = out / EDIT_FILE
+    if not path.is_file():
+        raise UserError(
+            f"{path} is missing; -m must be a folder that this toolkit wrote, -b the one it came from"
+        )
+    edit = read_versioned(path, format=EDIT_FORMAT[0], version=EDIT_FORMAT[1])
+    base_tokenizer = base_tokenizer or read_tokenizer_json(base)
+    found = sha256_file(base_tokenizer.path)
+    if found != edit.get("base_tokenizer_sha256"):
+        wanted = str(edit.get("base_tokenizer_sha256"))
+        raise UserError(
+            f"{base / 'tokenizer.json'} has sha256 {found[:12]}…, {path} was made from {wanted[:12]}…; "
+            f"give that base: -b {edit.get('base_model')}"
+        )
+    return Edited(base, out, edit, base_tokenizer, read_tokenizer_json(out))

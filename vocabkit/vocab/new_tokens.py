@@ -1,0 +1,222 @@
+"""Syllables that are to become tokens: read from a file, checked against a tokenizer. Writes nothing.
+
+A .jsonl file of vocab/new_tokens.py may hold rows of a second kind, in the order in which they were picked:
+
+    {"syllable": " gian", "merge": ["Ġg", "ian"]}
+
+The syllable is for people; merge names the two tokens, as the vocabulary stores them, that BPE is to join
+after all its old merges. Either may itself be made by a row before. vocabkit/tokenizer/bpe.py proves what
+holds then: every word encodes as before, except that neighbours are joined. That rests on what is checked
+here of each row, with the very tokenizer that is extended:
+
+    the token is new; old merges cut its string into the old tokens of its two parts, and the extended merges
+    make the two parts of these and then the token; with a tokenizer.model beside tokenizer.json, which
+    merges by scores, also that no old piece could come to be out of the new one (`check_pieces`).
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vocabkit.errors import UserError
+from vocabkit.tokenizer import bpe, spm
+from vocabkit.tokenizer.bpe import unfold
+from vocabkit.tokenizer.tokenizer_json import UNIGRAM, TokenizerJson, stored_text
+from vocabkit.vocab.plan import NewMerge, NewToken
+
+
+def make_merges(
+    merges: Sequence[bpe.Merge], tokenizer: TokenizerJson, encoder: Any, *, file: Path
+) -> list[NewMerge]:
+    """Return the new tokens that these merges make, checked to change no text but by joining tokens.
+
+    encoder: the same tokenizer as the tokenizers library runs it. Raises UserError for a tokenizer that has
+    no merges, and for a merge that was not made for this one.
+    """
+    if not merges:
+        return []
+    if tokenizer.family == UNIGRAM:
+        raise UserError(
+            f"{tokenizer.path} is {UNIGRAM}, which has no merges to continue; extend without --syllables"
+        )
+    parts: dict[str, tuple[int, ...]] = {token: (at,) for token, at in tokenizer.vocab.items()}
+    rank_of = bpe.rank_merges([*tokenizer.merges, *merges]).get
+    found = []
+    for left, right in merges:
+        token = left + right
+        if token in parts or token in tokenizer.added:
+            raise UserError(
+                f"{file}: {_shown(token, tokenizer)} already is a token of {tokenizer.path}; choose "
+                "syllables for this tokenizer: build_vi_words.py -m MODEL"
+            )
+        replaces = (*parts.get(left, ()), *parts.get(right, ()))
+        before = tuple(piece.id for piece in encoder.model.tokenize(token))
+        performed = bpe.derivation(token, rank_of)
+        if not (
+            left in parts and right in parts and before == replaces and performed[-1:] == [(left, right)]
+        ):
+            raise UserError(
+                f"{file}: {_shown(token, tokenizer)} is not made of {_shown(left, tokenizer)} and "
+                f"{_shown(right, tokenizer)} by {tokenizer.path}; it was chosen for another tokenizer: "
+                "choose again with build_vi_words.py -m MODEL"
+            )
+        parts[token] = replaces
+        found.append(NewMerge(left, right, replaces))
+    return found
+
+
+def _shown(token: str, tokenizer: TokenizerJson) -> str:
+    return repr(stored_text(token, tokenizer))
+
+
+def check_pieces(merges: Sequence[NewMerge], model: Any, *, path: Path) -> None:
+    """Raise UserError if tokenizer.model could join a new piece with a neighbour into an old piece.
+
+    It merges whatever two pieces spell a third. An old piece q that begins or ends with a new one can only
+    come to be that way if q's own string is not encoded as q: where it is, the neighbours were q already.
+    """
+    rank_of = bpe.spm_ranks(spm.normal_scores(model))
+    made = {merge.token for merge in merges}
+    for piece in spm.normal_scores(model):
+        if any(piece[:at] in made or piece[at:] in made for at in range(1, len(piece))):
+            performed = bpe.derivation(piece, rank_of)
+            if not performed or "".join(performed[-1]) != piece:
+                raise UserError(
+                    f"{path} could make {piece!r} out of a new syllable, which it does not make now; remove "
+                    "the syllables that begin or end it"
+                )
+
+
+def syllable_probes(merges: Sequence[NewMerge], tokenizer: TokenizerJson) -> Iterator[str]:
+    """Yield texts in which new syllables stand: alone, in a sentence, twice, inside a longer word."""
+    for merge in merges:
+        text = stored_text(merge.token, tokenizer)
+        if "<0x" not in text:
+            yield from (
+                text,
+                f"Có{text}, và",
+                f"({text.strip()})\n{text.strip()}",
+                text * 2,
+                f"{text}x{text}",
+            )
+
+
+def check_syllables(
+    merges: Sequence[NewMerge], tokenizer: TokenizerJson, *, before: Any, after: Any, spm_model: bytes | None
+) -> None:
+    """Raise UserError unless the extended tokenizer joins what it should and nothing else.
+
+    before, after: the old and the extended tokenizer as the tokenizers library runs them, without new words;
+    spm_model: the extended tokenizer.model beside it, which must cut these texts alike.
+    """
+    replaces = {after.token_to_id(merge.token): merge.replaces for merge in merges}
+    own = {stored_text(merge.token, tokenizer) for merge in merges}
+    texts = list(syllable_probes(merges, tokenizer))
+    old, new = ([e.ids for e in t.encode_batch(texts, add_special_tokens=False)] for t in (before, after))
+    for text, old_ids, new_ids in zip(texts, old, new, strict=True):
+        if unfold(new_ids, replaces) != old_ids or (text in own and len(new_ids) > 1):
+            raise UserError(
+                f"{tokenizer.path}: with new syllables {text!r} would be cut into {len(new_ids)} tokens that "
+                f"are not its {len(old_ids)} old ones joined; this kind of tokenizer cannot be extended so"
+            )
+    if spm_model is not None:
+        import sentencepiece
+
+        processor = sentencepiece.SentencePieceProcessor(model_proto=spm_model)
+        for text, ids, found in zip(texts, new, processor.encode(texts), strict=True):
+            if ids != found:
+                raise UserError(
+                    f"{tokenizer.path} and the SentencePiece model beside it would cut {text!r} differently "
+                    f"({len(ids)} and {len(found)} tokens); this kind of tokenizer cannot be extended so"
+                )
+
+
+CONTROL_SHAPE = re.compile(r"<\|.*\|>|<.*>|\[.*\]")  # llama.cpp takes <|…|> for a control token and hides it
+
+SHOWN = 3  # words that an error spells out; the others are counted
+
+PROBES = ("{}", "Có{}", "Có{} và", "Có{}, và", "Có{}.", "({})", "Có{}\nMột", "Có{}{}", "Có 1{}?")
+
+
+def make_tokens(words: Sequence[str], tokenizer: TokenizerJson, encoder: Any) -> list[NewToken]:
+    """Return the tokens of words, checked to do no harm to a tokenizer.
+
+    encoder: the same tokenizer as the tokenizers library runs it. Raises UserError for words that already are
+    one token, that are part of a special token, or that the normalizer changes.
+    """
+    contents = [f" {word}" for word in words]
+    ids = [found.ids for found in encoder.encode_batch(contents, add_special_tokens=False)]
+    _refuse(
+        [repr(text) for text, found in zip(contents, ids, strict=True) if len(found) == 1],
+        f"{{}} already one token of {tokenizer.path}; remove from the words what needs no token",
+    )
+    special = [entry["content"] for entry in tokenizer.data["added_tokens"] if _is_control(entry)]
+    joined = "\n".join(special)
+    _refuse(
+        [f"{word!r} ({next(t for t in special if word in t)!r})" for word in words if word in joined],
+        f"{{}} part of a special token of {tokenizer.path}; remove what would cut special tokens",
+    )
+    if encoder.normalizer is not None:
+        normal = [encoder.normalizer.normalize_str(text).replace("▁", " ") for text in contents]
+        _refuse(
+            [f"{old!r} (to {new!r})" for old, new in zip(contents, normal, strict=True) if old != new],
+            f"{{}} changed by the normalizer of {tokenizer.path}, so the text could not be given back; "
+            "this kind of tokenizer cannot be extended",
+        )
+    return [NewToken(content, normalized=tokenizer.has_nfc) for content in contents]
+
+
+def _is_control(entry: dict[str, Any]) -> bool:
+    return bool(entry["special"] or CONTROL_SHAPE.fullmatch(entry["content"]))
+
+
+def _refuse(words: list[str], message: str) -> None:
+    """Raise UserError if there are such words, the first few spelled out."""
+    if words:
+        more = f" and {len(words) - SHOWN:,} more" if len(words) > SHOWN else ""
+        are = "are" if len(words) > 1 else "is"
+        raise UserError(message.format(f"{', '.join(words[:SHOWN])}{more} {are}"))
+
+
+def check_extended(
+    tokens: Sequence[NewToken], *, path: Path, before: Any, after: Any, spm_model: bytes | None
+) -> None:
+    """Raise UserError if an extended tokenizer does not read its new words as one token and give texts back.
+
+    before, after: the old and the extended tokenizer as the tokenizers library runs them; spm_model: the
+    extended tokenizer.model beside it, which must cut these texts alike. Some kinds of tokenizer put a space
+    after every added token (T5's Metaspace, Llama-2's first tokenizer.json), and then "thời gian," would come
+    back as "thời gian ,": there a new word is not exact, and the folder is refused. One difference is known
+    and left: where two spaces stand before a word, the sentencepiece library takes Gemma's piece of two
+    spaces first and spells the word; tokenizer.json and llama.cpp take the word. Both give the text back.
+    """
+    texts = [probe.replace("{}", token.content) for token in tokens for probe in PROBES]
+    old, new = ([e.ids for e in t.encode_batch(texts, add_special_tokens=False)] for t in (before, after))
+    for text, old_ids, new_ids, token in zip(
+        texts, old, new, (token for token in tokens for _ in PROBES), strict=True
+    ):
+        then, now = (
+            tokenizer.decode(ids, skip_special_tokens=False)
+            for tokenizer, ids in ((before, old_ids), (after, new_ids))
+        )
+        if then != now:
+            raise UserError(
+                f"{path}: with {token.content!r} as a token, {text!r} would be given back as {now!r}, now as "
+                f"{then!r}: this kind of tokenizer puts spaces beside added tokens, so it cannot be extended"
+            )
+        if text == token.content and new_ids != [after.token_to_id(text)]:
+            raise UserError(f"{path}: {text!r} does not become one token; remove the word")
+    if spm_model is None:
+        return
+    import sentencepiece
+
+    processor = sentencepiece.SentencePieceProcessor(model_proto=spm_model)
+    texts += [token.content[1:] for token in tokens]
+    new += [e.ids for e in after.encode_batch(texts[len(new) :], add_special_tokens=False)]
+    for text, ids, found in zip(texts, new, processor.encode(texts), strict=True):
+        if ids != found:
+            raise UserError(
+                f"{path} and the SentencePiece model beside it would cut {text!r} differently "
+                f"({len(ids)} and {len(found)} tokens); this kind of tokenizer cannot be extended"
+            )

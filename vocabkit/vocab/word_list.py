@@ -1,0 +1,196 @@
+"""Files of words and syllables that are to become tokens, and dictionaries: read, checked, written.
+
+A .jsonl file has rows with "word": "thời▁gian" (▁ is the space inside; other fields are ignored) and rows
+with "syllable"; a .txt file one word per line; both may be compressed (.xz, .gz, .bz2). Their order is
+that in which the words were picked.
+"""
+
+import json
+import lzma
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vocabkit.errors import UserError
+from vocabkit.files import DATA, open_text
+from vocabkit.text import unicode
+from vocabkit.text.unicode import nfc
+from vocabkit.tokenizer import bpe
+from vocabkit.vocab.new_tokens import CONTROL_SHAPE
+
+
+def new_token(row: Mapping[str, Any]) -> str | bpe.Merge:
+    """Return what a row makes a token of: the content of an added token, or the two tokens of a merge.
+
+    >>> new_token({"word": "thời▁gian"}), new_token({"syllable": " gian", "merge": ["Ġg", "ian"]})
+    (' thời gian', ('Ġg', 'ian'))
+    """
+    return (row["merge"][0], row["merge"][1]) if "merge" in row else content_of(row)
+
+
+def content_of(row: Mapping[str, Any]) -> str:
+    """Return a row's word as an added token.
+
+    >>> content_of({"word": "thời▁gian"})
+    ' thời gian'
+    """
+    return " " + row["word"].replace(JOINER, " ")
+
+
+WORDS = DATA / "vi_words_chosen.jsonl"
+
+DICTIONARY = DATA / "vi_words_similarity.jsonl"
+
+
+def read_dictionary(path: Path) -> dict[str, list[str]]:
+    """Return Vietnamese word → English equivalents, words in NFC and lower case.
+
+    A .jsonl file has rows {"word": "thời▁gian", "en": ["time", "period"]}; any other has lines English TAB
+    Vietnamese, one pair each, as the dictionaries of WECHSEL have. UserError for a line of another shape.
+    """
+    found: dict[str, list[str]] = {}
+    is_jsonl = ".jsonl" in path.suffixes
+    with open_text(path) as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            word: Any
+            if is_jsonl:
+                try:
+                    row = json.loads(line)
+                    word, equivalents = row["word"], row["en"]
+                except (json.JSONDecodeError, KeyError, TypeError):
+                    word, equivalents = None, None
+            else:
+                english, _, word = line.strip("\r\n").partition("\t")
+                equivalents = [english]
+            if not isinstance(word, str) or not word or not isinstance(equivalents, list):
+                raise UserError(
+                    f'{path}:{number} is neither a row such as {{"word": "thời▁gian", "en": ["time"]}} nor '
+                    "English TAB Vietnamese; mend or remove the line"
+                )
+            if not all(isinstance(equivalent, str) and equivalent.strip() for equivalent in equivalents):
+                raise UserError(f"{path}:{number} has an equivalent that is no word; mend or remove the line")
+            known = found.setdefault(unicode.nfc(word).replace("▁", " ").strip().lower(), [])
+            known += [e.strip() for e in equivalents if e.strip() not in known]
+    if not found:
+        raise UserError(f"{path} holds no pair of words; give another --dictionary")
+    return found
+
+
+def is_syllable_row(row: object) -> bool:
+    """Whether a row of a file of words is of a syllable instead."""
+    return isinstance(row, dict) and "syllable" in row
+
+
+def read_syllables(path: Path, *, count: int) -> list[bpe.Merge]:
+    """Return the merges of the first count syllables of a file.
+
+    Raises UserError for a row of another shape, a syllable that is there twice, or fewer than count.
+    """
+    made: dict[str, int] = {}
+    merges: list[bpe.Merge] = []
+    with open_text(path) as file:
+        for number, line in enumerate(file, 1):
+            if len(merges) == count or ".jsonl" not in path.suffixes:
+                break
+            row = json.loads(line) if line.strip() else None  # read_words has read the file already
+            if row is None or not is_syllable_row(row):
+                continue
+            try:
+                merge = bpe.parse_merge(row.get("merge"))
+            except ValueError:
+                raise UserError(
+                    f'{path}:{number} has no "merge" of two tokens; give rows such as '
+                    '{"syllable": " gian", "merge": ["Ġg", "ian"]}'
+                ) from None
+            token = "".join(merge)
+            if token in made:
+                raise UserError(
+                    f"{path}:{number} makes {token!r}, as line {made[token]} does; remove one of the two"
+                )
+            made[token] = number
+            merges.append(merge)
+    if len(merges) < count:
+        raise UserError(
+            f"--syllables is {count:,}, {path} has {len(merges):,} syllables; give at most as many, or "
+            "choose more: build_vi_words.py --choose N --syllables M"
+        )
+    return merges
+
+
+def read_words(path: Path, *, count: int | None = None) -> list[str]:
+    """Return the first count words of a file (all of them if None), as text in NFC with spaces inside.
+
+    Raises UserError for a file of another shape, what is no word, a word that is there twice (in any Unicode
+    form), or fewer words than count.
+    """
+    words: dict[str, int] = {}
+    read_line = _reader(path)
+    with open_text(path) as file:
+        try:
+            for number, line in enumerate(file, 1):
+                if not line.strip() or is_syllable_row(found := read_line(line, number)):
+                    continue
+                word = _checked(found, where=f"{path}:{number}")
+                if word in words:
+                    raise UserError(
+                        f"{path}:{number} has {word!r}, as line {words[word]} does; remove one of the two"
+                    )
+                words[word] = number
+        except UnicodeDecodeError:
+            raise UserError(f"{path} is not UTF-8 text; convert it with iconv") from None
+    if not words and count != 0:
+        raise UserError(f'{path} holds no word; give rows such as {{"word": "thời▁gian"}}')
+    if count is not None and count > len(words):
+        raise UserError(f"--num_words is {count:,}, {path} has {len(words):,} words; give at most as many")
+    return list(words)[:count]
+
+
+def _reader(path: Path) -> Callable[[str, int], object]:
+    if ".txt" in path.suffixes:
+        return lambda line, number: line.strip()
+    if ".jsonl" not in path.suffixes:
+        raise UserError(f"{path} is neither .jsonl nor .txt, which is how a file of words must be named")
+
+    def read_row(line: str, number: int) -> object:
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}:{number} is not JSON: {error.msg}; mend or remove the line") from None
+        return row if is_syllable_row(row) or not isinstance(row, dict) else row.get("word")
+
+    return read_row
+
+
+def _checked(word: object, *, where: str) -> str:
+    if not isinstance(word, str):
+        raise UserError(f'{where} has no "word" string; give rows such as {{"word": "thời▁gian"}}')
+    text = nfc(word).replace("▁", " ")
+    if not all(text.split(" ")) or not text.isprintable():
+        raise UserError(
+            f"{where} has the word {word!r}, expected syllables with one ▁ between two, such as 'thời▁gian'"
+        )
+    if CONTROL_SHAPE.fullmatch(text):
+        raise UserError(f"{where} has the word {word!r}, which looks like a control token; remove it")
+    return text
+
+
+def text_of(word: str) -> str:
+    """Return a row's word as it stands in a text.
+
+    >>> text_of("thời▁gian")
+    'thời gian'
+    """
+    return word.replace("▁", " ")
+
+
+JOINER = "▁"  # between the syllables of a word, in our files
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as JSON lines, whole or not at all; compressed if the name ends in .xz."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(lzma.compress(text.encode(), preset=9) if path.suffix == ".xz" else text.encode())
+    part.replace(path)

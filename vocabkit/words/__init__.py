@@ -1,0 +1,3 @@
+"""Vietnamese words and syllables that are worth a token
+(may import: ground, text, tokenizer, corpus, counts, vocab, checkpoint, models, chat).
+"""

@@ -1,0 +1,1 @@
+"""Rows that explain Vietnamese words, written by a language model and checked."""
