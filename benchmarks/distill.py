@@ -63,13 +63,13 @@ def main(argv: list[str] | None = None) -> int:
     from vocabkit.rows.contexts import Lessons, find_contexts
     from vocabkit.rows.lessons import Settings, Teacher
     from vocabkit.rows.make import Origin, make_rows
-    from vocabkit.tokenizer.encoder import load_encoder, with_words
+    from vocabkit.tokenizer.encoder import extended, load_encoder
     from vocabkit.vocab.word_list import WORDS, read_words
 
     silence()
     source = open_source(args.model)
     contents = [f" {word}" for word in read_words(WORDS, count=args.words)]
-    encoders = load_encoder(args.model), with_words(source.tokenizer, contents)
+    encoders = load_encoder(args.model), extended(source.tokenizer, contents)
     sources = find_sources(args.texts)
     test = find_contexts(sources, contents, *encoders, per_word=TEST_CONTEXTS, part="test")
     origin = Origin(source)

@@ -309,14 +309,14 @@ def run(args: argparse.Namespace, folder: Path, numbers: Sequence[int]) -> list[
     from vocabkit.rows.contexts import counts_of, find_contexts
     from vocabkit.rows.make import Origin, make_rows
     from vocabkit.rows.measures import Rows, gap_of
-    from vocabkit.tokenizer.encoder import load_encoder, with_words
+    from vocabkit.tokenizer.encoder import extended, load_encoder
     from vocabkit.vocab.word_list import WORDS, read_words
 
     silence()
     source = open_source(folder)
     listed = read_words(args.words or WORDS, count=args.num_words)
     contents = [f" {word}" for word in listed]
-    encoders = load_encoder(folder), with_words(source.tokenizer, contents)
+    encoders = load_encoder(folder), extended(source.tokenizer, contents)
     sources = find_sources(args.corpus)
     found = find_contexts(sources, contents, *encoders, per_word=numbers[-1])
     tests = find_contexts(sources, contents, *encoders, per_word=TEST_CONTEXTS, part="test")

@@ -11,7 +11,7 @@ from vocabkit.corpus.files import find_sources
 from vocabkit.corpus.lines import is_test
 from vocabkit.corpus.records import text_of_row
 from vocabkit.rows.contexts import Context, align, counts_of, find_contexts
-from vocabkit.tokenizer.encoder import with_words
+from vocabkit.tokenizer.encoder import extended
 
 CONTENTS = [" hôm nay", " thanh điệu", " Tiếng Việt"]
 BEGINNINGS = ("Mọi người nói rằng", "Thời gian trôi nhanh và", "We'll see what", "Chúng ta đi chơi,")
@@ -28,12 +28,12 @@ LINES = [
 @pytest.fixture(params=["qwen", "llama3", "gemma"])
 def encoders(request, tiny):
     folder = tiny(request.param)
-    return folder.encoder, with_words(folder.tokenizer, CONTENTS)
+    return folder.encoder, extended(folder.tokenizer, CONTENTS)
 
 
 @pytest.fixture
 def qwen(tiny):
-    return tiny("qwen").encoder, with_words(tiny("qwen").tokenizer, CONTENTS)
+    return tiny("qwen").encoder, extended(tiny("qwen").tokenizer, CONTENTS)
 
 
 def write(path: Path, lines: list[str]) -> Path:

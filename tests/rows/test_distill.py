@@ -33,7 +33,8 @@ from vocabkit.rows.contexts import Context, choose_init, find_contexts
 from vocabkit.rows.distill import Distilled, Start, distill
 from vocabkit.rows.lessons import Settings, Teacher
 from vocabkit.rows.make import Origin, make_rows
-from vocabkit.tokenizer.encoder import load_encoder, with_words
+from vocabkit.tokenizer.encoder import extended as extended_encoder
+from vocabkit.tokenizer.encoder import load_encoder
 from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
 from vocabkit.verify.ladder import verify_edit
 
@@ -100,7 +101,7 @@ def matrices(out: Path) -> dict[str, np.ndarray]:
 
 def contexts_of(source: Path, texts: Path, **more: Any) -> list[Context]:
     tokenizer = read_tokenizer_json(source)
-    encoders = load_encoder(source), with_words(tokenizer, CONTENTS)
+    encoders = load_encoder(source), extended_encoder(tokenizer, CONTENTS)
     return find_contexts(find_sources([str(texts)]), CONTENTS, *encoders, per_word=6, **more)
 
 

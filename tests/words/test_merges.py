@@ -24,7 +24,7 @@ from vocabkit.corpus.lines import held_out
 from vocabkit.errors import UserError
 from vocabkit.text.unicode import nfc
 from vocabkit.tokenizer import bpe
-from vocabkit.tokenizer.encoder import QWEN2, with_words
+from vocabkit.tokenizer.encoder import QWEN2, extended
 from vocabkit.tokenizer.tokenizer_json import BYTE_LEVEL_BPE, TokenizerJson
 from vocabkit.vocab.word_list import new_token
 from vocabkit.words.choose import Choice, choose, chosen_rows
@@ -235,7 +235,7 @@ def prediction(folder: Folder, lines: list[str], words: int, syllables: int) -> 
     found = [new_token(row) for row in rows]
     merges = [item for item in found if not isinstance(item, str)]
     assert (len(found) - len(merges), len(merges)) == (words, syllables)
-    encoder = with_words(folder.tokenizer, [item for item in found if isinstance(item, str)], merges)
+    encoder = extended(folder.tokenizer, [item for item in found if isinstance(item, str)], merges)
     counts = Counter(training)
     return sum(row["saved"] for row in rows), count_tokens(folder.encoder, counts) - count_tokens(
         encoder, counts

@@ -15,7 +15,7 @@ from vocabkit.corpus.lines import held_out, measured_lines
 from vocabkit.errors import UserError
 from vocabkit.text.languages import is_vietnamese_line
 from vocabkit.text.unicode import nfc
-from vocabkit.tokenizer.encoder import load_encoder, with_words
+from vocabkit.tokenizer.encoder import extended, load_encoder
 from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
 from vocabkit.vocab.word_list import new_token
 from vocabkit.words.choose import Choice, choose, chosen_rows
@@ -149,7 +149,7 @@ def test_the_list_is_overlap_free_and_saves_what_it_says(qwen, rows, lines):
     for texts in (training, [line for line in lines if held_out(line)]):
         counts = Counter(texts)
         predicted = savings_of(words, texts, load_encoder(qwen)).total(set(range(len(words))))
-        real = count_tokens(load_encoder(qwen), counts) - count_tokens(with_words(tokenizer, words), counts)
+        real = count_tokens(load_encoder(qwen), counts) - count_tokens(extended(tokenizer, words), counts)
         assert predicted == real > 0
     assert predicted < sum(saved)
 
@@ -169,7 +169,7 @@ def test_any_list_saves_what_it_says(seed, qwen, lines, rows):
         + ["", "ng", ",", "\t"]
     )
     text = "".join(draw.choice(pieces) + draw.choice([" ", "", ""]) for _ in range(60))
-    with_them = with_words(_tokenizer(qwen), words)
+    with_them = extended(_tokenizer(qwen), words)
     real = len(encoder.encode(text).ids) - len(with_them.encode(text).ids)
     assert savings_of(words, [text], encoder).total(set(range(len(words)))) == real
 
@@ -249,5 +249,5 @@ def test_bundled_list(assets, qwen):
     for number, share in ((1024, 0.125), (2048, 0.15)):
         first = [new_token(row) for row in rows[:number]]
         merges = [item for item in first if not isinstance(item, str)]
-        encoder = with_words(_tokenizer(qwen), [item for item in first if isinstance(item, str)], merges)
+        encoder = extended(_tokenizer(qwen), [item for item in first if isinstance(item, str)], merges)
         assert 1 - count_tokens(encoder, lines) / tokens > share

@@ -10,7 +10,6 @@ in this order).
 
 import contextlib
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from vocabkit.files import read_json_object, sha256_file
 from vocabkit.outputs import check_new
 from vocabkit.rows.contexts import Lessons, choose_init, find_lessons
 from vocabkit.rows.make import Origin, check_base, make_rows
-from vocabkit.tokenizer.encoder import load_encoder
+from vocabkit.tokenizer.encoder import extended, load_encoder
 from vocabkit.tokenizer.spm import piece_tokens, select_pieces
 from vocabkit.tokenizer.tokenizer_json import UNIGRAM, TokenizerJson, stored_text
 from vocabkit.vocab.new_tokens import check_extended, check_pieces, check_syllables, make_merges, make_tokens
@@ -84,7 +83,7 @@ def extend_vocab(
             new_merges=new_merges,
             pad_multiple=pad_multiple,
         )
-        extended = _check_tokenizer(source, plan, encoder)
+        after = _check_tokenizer(source, plan, encoder)
         untrimmed = open_source(base) if base is not None else None
         if untrimmed is not None:
             check_base(source, untrimmed)
@@ -97,7 +96,7 @@ def extend_vocab(
                     *(token.content for token in tokens),
                 ],
                 old_encoder=encoder,
-                new_encoder=extended,
+                new_encoder=after,
                 ids=range(len(plan.new_to_old), plan.n_tokens),
                 state_file=out.with_name(f"{out.name}.distill.safetensors"),
                 per_word=contexts_per_word,
@@ -188,25 +187,19 @@ def _check_tokenizer(source: Source, plan: Plan, encoder: Any) -> Any:
         check_pieces(plan.new_merges, model, path=path)
     merged = [merge.token for merge in plan.new_merges]
 
-    def extended(tokens: Sequence[NewToken]) -> tuple[Any, bytes | None]:
+    def with_tokens(contents: Sequence[str]) -> tuple[Any, bytes | None]:
         """Return the tokenizer with the new merges and these tokens, and tokenizer.model."""
-        import tokenizers
-
-        data = source.tokenizer.trimmed(plan.new_to_old, [token.entry() for token in tokens], plan.merges)
-        made = tokenizers.Tokenizer.from_str(json.dumps(data))
-        made.no_truncation()
-        made.no_padding()
-        pieces = [token.content.replace(" ", "▁") for token in tokens]
+        pieces = [content.replace(" ", "▁") for content in contents]
         files = [
             select_pieces(model, list(range(len(positions))), pieces, merged=merged)
             for model in source.spm_models.values()
         ]
-        return made, (files[-1] if files else None)
+        return extended(source.tokenizer, contents, plan.merges), (files[-1] if files else None)
 
     if plan.new_merges:
-        after, spm_model = extended([])
+        after, spm_model = with_tokens([])
         check_syllables(plan.new_merges, source.tokenizer, before=encoder, after=after, spm_model=spm_model)
-    after, spm_model = extended(plan.new_tokens)
+    after, spm_model = with_tokens([token.content for token in plan.new_tokens])
     check_extended(
         plan.new_tokens, path=source.tokenizer.path, before=encoder, after=after, spm_model=spm_model
     )

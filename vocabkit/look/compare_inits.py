@@ -7,7 +7,6 @@ the contexts of one part, everything is measured on the other.
 """
 
 import io
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,10 +30,8 @@ from vocabkit.rows import formulas
 from vocabkit.rows.contexts import Context, Lessons, counts_of, find_contexts, find_lessons
 from vocabkit.rows.make import Origin, check_base, make_rows
 from vocabkit.text.unicode import nfc
-from vocabkit.tokenizer.encoder import load_encoder
-from vocabkit.tokenizer.tokenizer_json import TokenizerJson
+from vocabkit.tokenizer.encoder import extended, load_encoder
 from vocabkit.vocab.new_tokens import make_tokens
-from vocabkit.vocab.plan import NewToken
 from vocabkit.vocab.word_list import DICTIONARY, WORDS, read_dictionary, read_words
 
 OPTIONS = (
@@ -159,17 +156,6 @@ def _check_new_file(path: Path | None) -> None:
         raise UserError(f"{path.parent} is not a folder; make it first: mkdir -p {path.parent}")
 
 
-def _extended(tokenizer: TokenizerJson, tokens: Sequence[NewToken]) -> Any:
-    """Return the tokenizer with new tokens as the tokenizers library runs it; ids are without holes."""
-    from tokenizers import Tokenizer
-
-    data = tokenizer.trimmed(list(tokenizer.tokens), [token.entry() for token in tokens])
-    extended = Tokenizer.from_str(json.dumps(data))
-    extended.no_truncation()
-    extended.no_padding()
-    return extended
-
-
 def _places(
     model: Source, sources: Sequence[corpus_files.Source], listed: Sequence[str], *, per_word: int
 ) -> tuple[list[Context], list[str]]:
@@ -177,10 +163,9 @@ def _places(
     these.
     """
     encoder = load_encoder(model.folder)
-    tokens = make_tokens(listed, model.tokenizer, encoder)
-    extended = _extended(model.tokenizer, tokens)
-    contents = [token.content for token in tokens]
-    found = find_contexts(sources, contents, encoder, extended, per_word=per_word, part="test")
+    contents = [token.content for token in make_tokens(listed, model.tokenizer, encoder)]
+    new_encoder = extended(model.tokenizer, contents)
+    found = find_contexts(sources, contents, encoder, new_encoder, per_word=per_word, part="test")
     present = [word for word, count in enumerate(counts_of(found, len(listed))) if count]
     number = {word: at for at, word in enumerate(present)}
     return [replace(c, word=number[c.word]) for c in found], [listed[word] for word in present]
@@ -193,7 +178,8 @@ def _lines(
     ones.
     """
     old_encoder = load_encoder(model.folder)
-    extended = _extended(model.tokenizer, make_tokens(words, model.tokenizer, old_encoder))
+    tokens = make_tokens(words, model.tokenizer, old_encoder)
+    new_encoder = extended(model.tokenizer, [token.content for token in tokens])
     rows = list(model.tokenizer.tokens)  # the extended tokenizer's ids → rows, which may have holes
     rows += [rows[-1] + 1 + at for at in range(len(words))]
     lines = (nfc(line.strip()) for line in read_texts(list(texts), lines_per_text=1))
@@ -202,7 +188,7 @@ def _lines(
     found = []
     for line in chosen:
         old = old_encoder.encode(line, add_special_tokens=False).ids
-        new = [rows[i] for i in extended.encode(line, add_special_tokens=False).ids]
+        new = [rows[i] for i in new_encoder.encode(line, add_special_tokens=False).ids]
         if max(len(old), len(new)) < MAX_IDS:
             found.append((len(line.encode("utf-8")), old, new))
     return found
@@ -248,14 +234,14 @@ def _lessons(
 ) -> Lessons:
     """Return what rows are distilled from: the part of the texts that nothing is measured on."""
     encoder = load_encoder(model.folder)
-    tokens = make_tokens(words, model.tokenizer, encoder)
+    contents = [token.content for token in make_tokens(words, model.tokenizer, encoder)]
     n_tokens = len(model.tokenizer.tokens)
     return find_lessons(
         [str(path) for path in texts],
-        [token.content for token in tokens],
+        contents,
         old_encoder=encoder,
-        new_encoder=_extended(model.tokenizer, tokens),
-        ids=range(n_tokens, n_tokens + len(tokens)),
+        new_encoder=extended(model.tokenizer, contents),
+        ids=range(n_tokens, n_tokens + len(contents)),
         state_file=scratch / "distill.safetensors",
         seed=seed,
     )

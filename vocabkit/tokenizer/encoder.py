@@ -6,12 +6,15 @@ Reads tokenizer.json; writes nothing.
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vocabkit.errors import UserError
 from vocabkit.tokenizer import bpe
 from vocabkit.tokenizer.bpe import byte_level_token
 from vocabkit.tokenizer.tokenizer_json import BYTE_LEVEL_BPE, TokenizerJson
+
+if TYPE_CHECKING:
+    import tokenizers
 
 Spell = Callable[[bytes], list[int]]
 
@@ -64,10 +67,8 @@ def splitting_pattern(splitter: Any) -> str | None:
     return None
 
 
-def load_encoder(folder: Path) -> Any:
-    """Return tokenizers.Tokenizer of a folder, without truncation or padding; UserError if the library
-    refuses it.
-    """
+def load_encoder(folder: Path) -> "tokenizers.Tokenizer":
+    """Return a folder's tokenizer without truncation or padding; UserError if the library refuses it."""
     import tokenizers
 
     path = folder / "tokenizer.json"
@@ -75,36 +76,41 @@ def load_encoder(folder: Path) -> Any:
         encoder = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise UserError(f"{path} is refused by tokenizers: {error}; download the file again") from None
+    return _bare(encoder)
+
+
+def extended(
+    tokenizer: TokenizerJson, tokens: Sequence[str] = (), merges: Sequence[bpe.Merge] = ()
+) -> "tokenizers.Tokenizer":
+    """Return the tokenizer with new tokens, as extend_vocab writes it, without truncation or padding.
+
+    Ids follow the last old token: first what the merges make, then tokens, texts that are added tokens. Holes
+    between the old ids are closed.
+    """
+    import tokenizers
+
+    data = tokenizer.trimmed(list(tokenizer.tokens), new_merges=merges)
+    encoder = _bare(tokenizers.Tokenizer.from_str(json.dumps(data)))
+    add_tokens(encoder, tokens, tokenizer=tokenizer)
+    return encoder
+
+
+def add_tokens(encoder: "tokenizers.Tokenizer", tokens: Sequence[str], *, tokenizer: TokenizerJson) -> None:
+    """Add more texts as tokens to what extended() returned.
+
+    They are looked for in normalized text where the normalizer composes it (NFC), else in the text as it is.
+    """
+    from tokenizers import AddedToken
+
+    encoder.add_tokens([AddedToken(text, normalized=tokenizer.has_nfc, special=False) for text in tokens])
+
+
+def _bare(encoder: "tokenizers.Tokenizer") -> "tokenizers.Tokenizer":
     encoder.no_truncation()
     encoder.no_padding()
     return encoder
 
 
-def with_words(tokenizer: TokenizerJson, words: Sequence[str], merges: Sequence[bpe.Merge] = ()) -> Any:
-    """Return the tokenizer as a tokenizers.Tokenizer with these words and merges, as extend_vocab adds them.
-
-    Words are looked for in normalized text where the normalizer composes it (NFC), else in the text as it is.
-    """
-    import tokenizers
-
-    if merges:
-        data = tokenizer.trimmed(list(tokenizer.tokens), new_merges=merges)
-        encoder = tokenizers.Tokenizer.from_str(json.dumps(data))
-        encoder.no_truncation()
-        encoder.no_padding()
-    else:
-        encoder = load_encoder(tokenizer.path.parent)
-    add_words(encoder, words, tokenizer=tokenizer)
-    return encoder
-
-
-def add_words(encoder: Any, words: Sequence[str], *, tokenizer: TokenizerJson) -> None:
-    """Add more words, see with_words."""
-    from tokenizers import AddedToken
-
-    encoder.add_tokens([AddedToken(word, normalized=tokenizer.has_nfc, special=False) for word in words])
-
-
-def encoded(encoder: Any, texts: Sequence[str]) -> Any:
+def encoded(encoder: "tokenizers.Tokenizer", texts: Sequence[str]) -> "list[tokenizers.Encoding]":
     """Encode texts without special tokens."""
     return encoder.encode_batch_fast(list(texts), add_special_tokens=False)

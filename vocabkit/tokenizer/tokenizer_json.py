@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from json.encoder import encode_basestring  # type: ignore[attr-defined]
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,12 @@ class TokenizerJson:
             for key in ("sep", "cls"):
                 if key in processor:
                     yield f"post_processor.{key}", processor[key][1]
+
+    def without_added(self, first: int) -> "TokenizerJson":
+        """Return the tokenizer without its added tokens from the id first on."""
+        entries = [entry for entry in self.data["added_tokens"] if entry["id"] < first]
+        added = {entry["content"]: entry["id"] for entry in entries}
+        return replace(self, data={**self.data, "added_tokens": entries}, added=added)
 
     def trimmed(
         self,

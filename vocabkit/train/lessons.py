@@ -5,7 +5,6 @@ those of rows/distill.py; teacher and student are one model here, with and witho
 second copy of the weights is in memory.
 """
 
-import json
 import types
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +17,11 @@ from vocabkit.checkpoint.folder import start_token
 from vocabkit.checkpoint.record import NewRows
 from vocabkit.corpus.files import find_sources
 from vocabkit.errors import UserError
-from vocabkit.files import read_json_object
 from vocabkit.models.word_model import SplitReader
 from vocabkit.rows.contexts import CONTEXTS_PER_WORD, find_contexts
 from vocabkit.rows.lessons import Settings, Teacher
+from vocabkit.tokenizer.encoder import extended
+from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
 
 
 class Lessons:
@@ -72,23 +72,16 @@ def teach(model: Any, lessons: Lessons, *, texts_too: bool) -> None:
 
 def old_and_new_encoder(folder: Path, rows: NewRows) -> tuple[list[str], Any, Any]:
     """Return the texts of the new tokens, the tokenizer as it was before them, and as it is."""
-    from tokenizers import Tokenizer
-
-    data = read_json_object(folder / "tokenizer.json")
-    added = {entry["id"]: entry["content"] for entry in data["added_tokens"]}
+    tokenizer = read_tokenizer_json(folder)
+    added = {token_id: text for text, token_id in tokenizer.added.items()}
     contents = [added[at] for at in range(rows.first, rows.stop) if at in added]
     if len(contents) < len(rows):
         raise UserError(
             f"{folder}: new tokens are no added tokens, so the old tokens of a text are not known; give "
             "--objective lm"
         )
-    encoders = []
-    for stop in (rows.first, rows.stop):
-        kept = [entry for entry in data["added_tokens"] if entry["id"] < stop]
-        encoders.append(Tokenizer.from_str(json.dumps({**data, "added_tokens": kept})))
-        encoders[-1].no_truncation()
-        encoders[-1].no_padding()
-    return contents, encoders[0], encoders[1]
+    before = tokenizer.without_added(rows.first)
+    return contents, extended(before), extended(before, contents)
 
 
 def _contexts(folder: Path, rows: NewRows, texts: Sequence[str], *, seed: int) -> list[Any]:

@@ -13,7 +13,7 @@ from vocabkit.checkpoint.shards import Checkpoint, read_checkpoint
 from vocabkit.checkpoint.vocab_tensors import VocabTensors, find_vocab_tensors
 from vocabkit.errors import UserError
 from vocabkit.files import read_json_object, read_versioned, sha256_file
-from vocabkit.tokenizer.encoder import load_encoder
+from vocabkit.tokenizer.encoder import extended, load_encoder
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson, read_tokenizer_json
 
 
@@ -88,14 +88,10 @@ class Edited:
         return {new: text for new, text in self.added.items() if new not in self.merged}
 
     @functools.cached_property
-    def words_encoder(self) -> tuple[Any, dict[int, int]]:
+    def words_encoder(self) -> tuple[Any, list[int]]:
         """The base's tokenizer with the new words alone, and its ids → the edited folder's."""
-        from tokenizers import AddedToken
-
-        encoder, normalized = load_encoder(self.base), self.tokenizer.has_nfc
-        encoder.add_tokens([AddedToken(t, normalized=normalized, special=False) for t in self.words.values()])
-        ids = {encoder.token_to_id(text): new for new, text in self.words.items()}
-        return encoder, self.old_to_new | ids
+        encoder = extended(self.base_tokenizer, list(self.words.values()))
+        return encoder, [*self.old_to_new.values(), *self.words]
 
     def with_words(self, text: str) -> list[int]:
         """Return what the base's tokenizer would make of a text with the new words alone, in new ids."""

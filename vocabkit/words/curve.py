@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabkit.tokenizer import bpe
-from vocabkit.tokenizer.encoder import add_words, encoded, with_words
+from vocabkit.tokenizer.encoder import add_tokens, encoded, extended
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson
 
 WAYS = ("chosen", "impact", "plain")
@@ -63,7 +63,7 @@ def measure_curve(
     impact: Sequence[str],
 ) -> Curve:
     """Count the tokens of lines with the first 64, 128, … new tokens of each way in the tokenizer."""
-    tokens = count_tokens(with_words(tokenizer, []), lines)
+    tokens = count_tokens(extended(tokenizer), lines)
     lists = dict(zip(WAYS, (chosen, impact, [word[1:] for word in impact]), strict=True))
     numbers = [*(step for step in STEPS if step < len(chosen)), len(chosen)]
     saved: dict[str, list[int]] = {}
@@ -73,9 +73,9 @@ def measure_curve(
         for before, number in zip([0, *numbers[:-1]], numbers, strict=True):
             merges = _merges(items[:number])
             if encoder is None or len(merges) > known:  # a merge cannot be put into a tokenizer that is made
-                encoder, known, before = with_words(tokenizer, [], merges), len(merges), 0
+                encoder, known, before = extended(tokenizer, merges=merges), len(merges), 0
             words = [item for item in items[before:number] if isinstance(item, str)]
-            add_words(encoder, words, tokenizer=tokenizer)
+            add_tokens(encoder, words, tokenizer=tokenizer)
             saved[way].append(tokens - count_tokens(encoder, lines))
     return Curve(tokens, numbers, saved, [len(_merges(chosen[:number])) for number in numbers])
 
