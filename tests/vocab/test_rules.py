@@ -31,17 +31,17 @@ from vocabkit.vocab.rules import (
     RARE_PIECE,
     SURE,
     Decision,
-    choose_tokens,
+    decide,
 )
 
 ASSETS = Path(os.environ.get("VOCABKIT_ASSETS", ROOT.parent / "shared" / "assets"))
 BUNDLED = ROOT / "data" / "qwen__1000__20000"
 
 
-def decide(token: str | bytes, count: int | None, **options: object) -> Decision:
+def decide_one(token: str | bytes, count: int | None, **options: object) -> Decision:
     data = token.encode() if isinstance(token, str) else token
     counts = None if count is None else {7: count}
-    return choose_tokens([(7, data, False)], counts, **options)[0]  # type: ignore[arg-type]
+    return decide([(7, data, False)], counts, **options)[0]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -79,28 +79,28 @@ def decide(token: str | bytes, count: int | None, **options: object) -> Decision
     ],
 )
 def test_rules(token: str | bytes, count: int, kept: bool, reason: str) -> None:
-    decision = decide(token, count)
+    decision = decide_one(token, count)
     assert (decision.keep, decision.reason) == (kept, reason)
 
 
 def test_added_tokens_stay_whatever_they_say() -> None:
-    decision = choose_tokens([(3, "<|字|>".encode(), True)], {})[0]
+    decision = decide([(3, "<|字|>".encode(), True)], {})[0]
     assert decision.keep and decision.reason == ADDED
 
 
 def test_thresholds_and_scripts_are_options() -> None:
-    assert decide(" für", 5, sure_count=5).keep
-    assert decide("();", 1, min_count=10).keep
-    assert decide(b" t\xe1\xbb", 10, min_count=10).keep
+    assert decide_one(" für", 5, sure_count=5).keep
+    assert decide_one("();", 1, min_count=10).keep
+    assert decide_one(b" t\xe1\xbb", 10, min_count=10).keep
     cyrillic = DEFAULT_SCRIPTS | {"Cyrillic"}
-    assert decide("привет", 1000, scripts=cyrillic).keep
-    assert not decide("привет", 999, scripts=cyrillic).keep
-    assert decide("，", 20000, scripts=DEFAULT_SCRIPTS | {"Han"}).keep
+    assert decide_one("привет", 1000, scripts=cyrillic).keep
+    assert not decide_one("привет", 999, scripts=cyrillic).keep
+    assert decide_one("，", 20000, scripts=DEFAULT_SCRIPTS | {"Han"}).keep
 
 
 def test_unknown_script_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match="'Klingon' is no Unicode script.*Cyrillic"):
-        decide("a", 1, scripts=frozenset({"Latin", "Klingon"}))
+        decide_one("a", 1, scripts=frozenset({"Latin", "Klingon"}))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_unknown_script_is_an_error_that_lists_the_known_ones() -> None:
     ],
 )
 def test_without_counts_the_text_decides(token: str | bytes, kept: bool) -> None:
-    assert decide(token, None).keep == kept
+    assert decide_one(token, None).keep == kept
 
 
 TOKENS = st.one_of(st.binary(min_size=1, max_size=5), st.text(min_size=1, max_size=4).map(str.encode))
@@ -125,14 +125,14 @@ NUMBERS = st.one_of(st.integers(0, 30000), st.sampled_from([0, 1, 99, 100, 999, 
 @given(TOKENS, NUMBERS, NUMBERS)
 def test_a_higher_count_never_removes(token: bytes, one: int, other: int) -> None:
     low, high = sorted((one, other))
-    assert decide(token, low).keep <= decide(token, high).keep <= decide(token, None).keep
+    assert decide_one(token, low).keep <= decide_one(token, high).keep <= decide_one(token, None).keep
 
 
 @given(st.text(max_size=3), st.characters(exclude_categories=["Cs"]), NUMBERS)
 def test_no_foreign_character_is_kept(before: str, char: str, count: int) -> None:
     if foreign_script(char):
-        assert not decide(before + char, count).keep
-        assert not decide(before + char, None).keep
+        assert not decide_one(before + char, count).keep
+        assert not decide_one(before + char, None).keep
 
 
 # --- writing and reading
@@ -147,7 +147,7 @@ def tokens() -> dict[int, bytes]:
 
 def choose(tokens: dict[int, bytes]) -> list[Decision]:
     counts = {0: 50, 1: 90, 2: 0, 3: 5, 4: 100, 5: 2000, 6: 90, 8: 3000, 9: 7}
-    return choose_tokens(((i, data, data == b"<|end|>") for i, data in tokens.items()), counts)
+    return decide(((i, data, data == b"<|end|>") for i, data in tokens.items()), counts)
 
 
 def test_lists_are_read_back_as_they_were_decided(tmp_path: Path, tokens: dict[int, bytes]) -> None:
@@ -297,7 +297,7 @@ def test_bundled_list_is_what_the_rules_make(tmp_path: Path) -> None:
         counts = {int(token_id): count for token_id, count in json.load(file).items()}
     added = set(tokenizer.added.values())
     rows = [(token_id, data, token_id in added) for token_id, data in tokenizer.token_bytes.items()]
-    write_lists(tmp_path / "again", choose_tokens(rows, counts), made_from={})
+    write_lists(tmp_path / "again", decide(rows, counts), made_from={})
     for file_made in sorted((tmp_path / "again").glob("*.jsonl")):
         assert file_made.read_bytes() == (BUNDLED / file_made.name).read_bytes(), file_made.name
 
@@ -335,7 +335,7 @@ def test_text_rules_alone_serve_other_tokenizers(name: str) -> None:
     always = tokenizer.byte_ids() | added
     some = {token_id for token_id in tokenizer.tokens if token_id % 5 == 0} | always
     rows = [(token_id, tokenizer.token_bytes[token_id], token_id in added) for token_id in sorted(some)]
-    kept = {d.id for d in choose_tokens(rows, None) if d.keep}
+    kept = {d.id for d in decide(rows, None) if d.keep}
     assert always <= kept and len(kept) > len(some) / 4
     for token_id in kept - added:
         assert not first_foreign(tokenizer.token_bytes[token_id].decode("utf-8", "ignore"))

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from vocabkit.checkpoint.folder import Source, open_source, without_gc
 from vocabkit.edit.write import Decision, provenance, write_edit
-from vocabkit.vocab.lists import choose
+from vocabkit.vocab.lists import wanted_ids
 from vocabkit.vocab.plan import Plan, make_plan
 
 
@@ -51,7 +51,7 @@ def _decide(
     source: Source, *, keep_paths: Sequence[Path], pad_multiple: int, allow_all_bytes: bool, made_by: str
 ) -> Decision:
     """Return what to write, and print it."""
-    ids, origin = choose(source.tokenizer, keep_paths)
+    ids, origin = wanted_ids(source.tokenizer, keep_paths)
     plan = make_plan(
         source.tokenizer,
         ids,

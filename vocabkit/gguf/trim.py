@@ -36,7 +36,7 @@ from vocabkit.gguf.model import GGML, MATRICES, NEW_TO_OLD, SUPPRESS, GgufModel,
 from vocabkit.gguf.vocab import ADDED_SCORE, CONTROL, NORMAL, TAKEN_SIZES, UNUSED, USER_DEFINED
 from vocabkit.outputs import new_file
 from vocabkit.tokenizer import bpe
-from vocabkit.vocab.lists import choose, read_keep
+from vocabkit.vocab.lists import read_keep, wanted_ids
 from vocabkit.vocab.plan import FOREIGN, PADDING, Plan, make_plan
 
 
@@ -104,13 +104,13 @@ def _targets(source: GgufModel, out: Path) -> list[Path]:
 
 
 def _choose(source: GgufModel, keep_paths: Sequence[Path]) -> tuple[set[int], dict[str, Any]]:
-    """Return the ids to keep and where they come from, as trim.choose() does.
+    """Return the ids to keep and where they come from, as lists.wanted_ids() does.
 
     A SentencePiece GGUF has no merges, so no fingerprint can tell its list: the one fits whose every row is a
     token of this vocabulary, at its id.
     """
     if source.tokenizer.merges:
-        return choose(source.tokenizer, keep_paths)
+        return wanted_ids(source.tokenizer, keep_paths)
     token_bytes = source.tokenizer.token_bytes
     if keep_paths:
         kept = read_keep(keep_paths, token_bytes=token_bytes)
@@ -119,7 +119,7 @@ def _choose(source: GgufModel, keep_paths: Sequence[Path]) -> tuple[set[int], di
         with contextlib.suppress(UserError):
             kept = read_keep([path.parent], token_bytes=token_bytes)
             return set(kept.ids), {"how": "bundled", "source": f"data/{path.parent.name}"}
-    return choose(source.tokenizer, ())
+    return wanted_ids(source.tokenizer, ())
 
 
 def _plan(source: GgufModel, ids: Iterable[int], *, allow_all_bytes: bool) -> Plan:

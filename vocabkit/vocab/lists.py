@@ -24,7 +24,7 @@ from vocabkit.tokenizer.tokenizer_json import TokenizerJson, fingerprint
 from vocabkit.vocab.leaves import parts_of, shrink
 from vocabkit.vocab.plan import Plan, make_plan
 from vocabkit.vocab.report import PART_OF_KEPT, write_html_report
-from vocabkit.vocab.rules import ADDED, ASCII_SHARE, MIN_COUNT, SURE_COUNT, Decision, choose_tokens
+from vocabkit.vocab.rules import ADDED, ASCII_SHARE, MIN_COUNT, SURE_COUNT, Decision, decide
 
 
 def build_lists(
@@ -47,7 +47,7 @@ def build_lists(
     """
     added = set(tokenizer.added.values())
     rows = ((token_id, data, token_id in added) for token_id, data in tokenizer.token_bytes.items())
-    decisions = choose_tokens(rows, counts, scripts=scripts, min_count=min_count, sure_count=sure_count)
+    decisions = decide(rows, counts, scripts=scripts, min_count=min_count, sure_count=sure_count)
     spm_models = read_spm_models(model)
     required = required_ids(model, tokenizer, spm_models)
 
@@ -286,7 +286,7 @@ def _compare(where: str, row_text: str, *, token_id: int, token_bytes: bytes) ->
         )
 
 
-def choose(tokenizer: TokenizerJson, keep_paths: Sequence[Path]) -> tuple[set[int], dict[str, Any]]:
+def wanted_ids(tokenizer: TokenizerJson, keep_paths: Sequence[Path]) -> tuple[set[int], dict[str, Any]]:
     """Return the ids to keep and where they come from: given lists, the bundled list that fits, or the text
     rules.
     """
@@ -301,7 +301,7 @@ def choose(tokenizer: TokenizerJson, keep_paths: Sequence[Path]) -> tuple[set[in
         return set(kept.ids), {"how": how, "source": ", ".join(names), "sha256": kept.sha256}
     added = set(tokenizer.added.values())
     rows = ((token_id, data, token_id in added) for token_id, data in tokenizer.token_bytes.items())
-    ids = {decision.id for decision in choose_tokens(rows, None) if decision.keep}
+    ids = {decision.id for decision in decide(rows, None) if decision.keep}
     scripts = ", ".join(sorted(DEFAULT_SCRIPTS))
     source = f"the text rules alone (no list fits this tokenizer): scripts {scripts} and emoji"
     return ids, {"how": how, "source": source, "sha256": None}

@@ -110,7 +110,7 @@ def _used_reason(
     return "symbols" if all(_shared_symbol(char, scripts) for char in text) else None
 
 
-def _decide(
+def _verdict(
     token_bytes: bytes, *, count: int | None, scripts: frozenset[str], min_count: int, sure_count: int
 ) -> tuple[bool, str, str]:
     """(keep, reason, category) of a token that is not added; count None: by the text alone."""
@@ -141,7 +141,7 @@ def _decide(
     return used is not None, used or RARE, category
 
 
-def choose_tokens(
+def decide(
     tokens: Iterable[tuple[int, bytes, bool]],
     counts: Mapping[int, int] | None,
     *,
@@ -166,7 +166,7 @@ def choose_tokens(
         keep, reason, category = (
             (True, ADDED, "others")
             if added
-            else _decide(
+            else _verdict(
                 token_bytes, count=count, scripts=scripts, min_count=min_count, sure_count=sure_count
             )
         )
