@@ -23,6 +23,9 @@ PACKAGES = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 GROUND = {"errors", "files", "outputs"}  # what every package may import; they need the standard library alone
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
 READMES = [ROOT / "README.md", ROOT / "README.vi.md"]
+ENGLISH = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+VIETNAMESE = {READMES[0]: READMES[1], **{page: page.parent / "vi" / page.name for page in ENGLISH[1:]}}
+PAGES = [*READMES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PARSERS = {
     f"{script.__name__}.py": script.build_parser
     for script in (build_vi_words, build_vocab, finetune_qwen, model_chat, model_edit)
@@ -216,45 +219,74 @@ def test_scripts_have_the_same_frame(name):
     assert ast.unparse(tree.body[-1]) == "if __name__ == '__main__':\n    run_cli(main)"
 
 
-# README.md and README.vi.md
+# README.md, docs/ and their Vietnamese
 
 
-@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
-def test_links_lead_somewhere(readme):
-    text = readme.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert "://" in target or (ROOT / target).exists(), target
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
-def commands(readme: Path) -> list[str]:
-    """The lines of fenced blocks that run one of the scripts."""
-    text = readme.read_text(encoding="utf-8")
-    blocks = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line.startswith(tuple(f"python3 {name}" for name in PARSERS))]
+def heading_links(page: Path) -> set[str]:
+    """What stands behind # in a link to one of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
-def test_commands_parse(readme):
-    found = commands(readme)
-    assert len(found) >= 4
-    for command in found:
-        _, script, *argv = shlex.split(command, comments=True)
-        PARSERS[script]().parse_args(argv)
+def commands(page: Path) -> list[list[str]]:
+    """The lines of a page's bash blocks, as words, without comments."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
 
 
-def test_both_languages_give_the_same_commands():
-    english, vietnamese = (
-        [shlex.split(command, comments=True) for command in commands(readme)] for readme in READMES
-    )
-    assert english == vietnamese
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "data/README.md", ROOT / "benchmarks/README.md"], ids=name_of
+)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        path, _, heading = target.partition("#")
+        found = page.parent / path if path else page
+        assert found.exists(), target
+        assert not heading or heading in heading_links(found), target
 
 
-def test_readmes_are_finished():
-    for readme in READMES:
-        text = readme.read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_parse(page):
+    found = commands(page)
+    for program, *argv in found:
+        if program == "python3" and argv[0] in PARSERS:
+            PARSERS[argv[0]]().parse_args(argv[1:])
+        assert not program.startswith("./") or (ROOT / program).is_file(), program
+    assert found or page.name in ("CONTRIBUTING.md", "architecture.md"), "no command"
+
+
+@pytest.mark.parametrize("page", ENGLISH, ids=name_of)
+def test_both_languages_give_the_same_commands(page):
+    assert commands(page) == commands(VIETNAMESE[page])
+
+
+def test_readme_is_short_and_pages_are_finished():
+    assert len(READMES[0].read_text(encoding="utf-8").splitlines()) <= 180
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
         assert "@@" not in text and "TODO" not in text
-        assert all(other.name in text for other in READMES if other != readme), "no link to it"
+    for readme, other in zip(READMES, reversed(READMES), strict=True):
+        assert f"]({other.name})" in readme.read_text(encoding="utf-8"), "no link to the other language"
+
+
+def test_pictures_are_small_and_shown():
+    shown = {
+        (page.parent / target).resolve()
+        for page in PAGES
+        for target in re.findall(r"!\[[^]]+\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    }
+    pictures = {path.resolve() for path in (ROOT / "docs/pictures").iterdir()}
+    assert pictures == shown
+    for picture in pictures:
+        data = picture.read_bytes()
+        assert data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) < 200_000, picture.name
 
 
 # Requirements
