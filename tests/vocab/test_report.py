@@ -21,7 +21,6 @@ from vocabkit.files import open_text
 from vocabkit.tokenizer import bpe
 from vocabkit.vocab.report import (
     PART_OF_KEPT,
-    QWEN2_5,
     STRIP_COLUMNS,
     Group,
     Token,
@@ -33,6 +32,7 @@ from vocabkit.vocab.report import (
     group,
     json_for_script,
     largest_removed,
+    read_family,
     script_of_token,
     sizes,
     strip,
@@ -186,7 +186,7 @@ def test_largest_removed() -> None:
 
 def test_bytes_saved_by_hand() -> None:
     """94,948 tokens → 94,976 rows; 7B: 152,064 − 94,976 = 57,088 rows × 3,584 × 2 bytes × 2 matrices."""
-    by_name = {size.name: size for size in sizes(151_665, 94_948)}
+    by_name = {size.name: size for size in sizes(151_665, 94_948, read_family())}
     assert list(by_name) == ["0.5B", "1.5B", "3B", "7B", "14B", "32B", "72B"]
     half, seven = by_name["0.5B"], by_name["7B"]
     assert (half.old_rows, half.new_rows, half.matrices) == (151_936, 94_976, 1)
@@ -201,7 +201,7 @@ def test_bytes_saved_by_hand() -> None:
 
 @pytest.mark.parametrize("tokens", [151_642, 151_937, 256_000, 128_256])
 def test_bytes_saved_of_another_tokenizer(tokens: int) -> None:
-    for size in sizes(tokens, 1000):
+    for size in sizes(tokens, 1000, read_family()):
         assert size.old_rows == -(-tokens // 64) * 64 and size.new_rows == 1024
         assert size.share is None
 
@@ -220,7 +220,7 @@ def test_bytes_saved_of_another_tokenizer(tokens: int) -> None:
 )
 def test_parameters_follow_from_config(name: str, layers: int, intermediate: int, kv_width: int) -> None:
     """q, k, v with bias, o, three matrices of the MLP and two norms per layer, one norm at the end."""
-    shape = next(shape for shape in QWEN2_5 if shape.name == name)
+    shape = next(shape for shape in read_family().shapes if shape.name == name)
     width = shape.hidden_size
     layer = (
         2 * width * width + 2 * width * kv_width + width + 2 * kv_width + 3 * width * intermediate + 2 * width
@@ -330,7 +330,7 @@ def test_the_page_holds_the_data(tmp_path: Path) -> None:
     assert data["columns"]["texts"] == [" the", "th", "字", "việc", " ti<0xE1>"]
     assert data["columns"]["ids"] is None and data["columns"]["counts"] == [60, 5, 10, 25, 0]
     assert data["largest_removed"] == [[2, "字", 10, False, "others", "Han", "script Han"]]
-    assert data["qwen_sized"] is False and data["sizes"][0]["old_rows"] == 64
+    assert (data["family"], data["sizes"][0]["old_rows"], data["sizes"][0]["share"]) == ("Qwen2.5", 64, None)
 
 
 def test_nothing_in_the_data_becomes_markup(tmp_path: Path) -> None:

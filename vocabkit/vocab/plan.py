@@ -14,6 +14,8 @@ from vocabkit.text.utf8 import foreign_prefixes, tail_of
 from vocabkit.tokenizer import bpe, spm
 from vocabkit.tokenizer.tokenizer_json import UNIGRAM, TokenizerJson
 
+ROWS_MULTIPLE = 64  # of a new model, unless asked otherwise: fast for the matrix units of GPUs
+
 # Keys of Plan.suppressed
 PADDING = "padding rows"
 
@@ -141,7 +143,7 @@ def make_plan(
     required_ids: Iterable[int] = (),
     spm_models: Iterable[Any] = (),
     scripts: frozenset[str] = DEFAULT_SCRIPTS,
-    pad_multiple: int = 64,
+    pad_multiple: int = ROWS_MULTIPLE,
     allow_all_bytes: bool = False,
 ) -> Plan:
     """Return the plan that keeps these ids and whatever must stay with them.
@@ -155,7 +157,7 @@ def make_plan(
     closed = close_ids(tokenizer, requested | always, spm_models)
     new_to_old = sorted(closed)
     n_tokens = len(new_to_old)
-    vocab_size = _round_up(n_tokens, pad_multiple)
+    vocab_size = round_up(n_tokens, pad_multiple)
     written = _foreign_scripts(tokenizer, requested - always, scripts)
     suppressed: dict[str, list[int]] = {PADDING: list(range(n_tokens, vocab_size))}
     if not allow_all_bytes:
@@ -177,7 +179,7 @@ def extend_plan(
     *,
     suppressed: Mapping[str, Iterable[int]],
     new_merges: Sequence[NewMerge] = (),
-    pad_multiple: int = 64,
+    pad_multiple: int = ROWS_MULTIPLE,
 ) -> Plan:
     """Return the plan that keeps every token and adds new ones after the last.
 
@@ -186,7 +188,7 @@ def extend_plan(
     """
     new_to_old = list(tokenizer.tokens)
     n_tokens = len(new_to_old) + len(new_merges) + len(new_tokens)
-    vocab_size = _round_up(n_tokens, pad_multiple)
+    vocab_size = round_up(n_tokens, pad_multiple)
     old_to_new = {old: new for new, old in enumerate(new_to_old)}
     kept = {reason: [old_to_new[i] for i in ids] for reason, ids in suppressed.items() if reason != PADDING}
     kept[PADDING] = list(range(n_tokens, vocab_size))
@@ -202,7 +204,12 @@ def extend_plan(
     )
 
 
-def _round_up(count: int, multiple: int) -> int:
+def round_up(count: int, multiple: int) -> int:
+    """Return the least multiple that is not below count.
+
+    >>> round_up(94948, 64), round_up(64, 64)
+    (94976, 64)
+    """
     return -(-count // multiple) * multiple
 
 

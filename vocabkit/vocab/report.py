@@ -1,8 +1,8 @@
 """The choice of a vocabulary as a page for people: report.html, one file, no network.
 
-Reads report_page.html, .css and .js beside this file (the page's three parts); writes the one path it is
-given. All numbers are computed here and go into the page as JSON; the page's script only draws them, sorts
-the tokens and searches among them.
+Reads report_page.html, .css and .js beside this file (the page's three parts) and data/model_sizes.json;
+writes the one path it is given. All numbers are computed here and go into the page as JSON; the page's script
+only draws them, sorts the tokens and searches among them.
 """
 
 import html
@@ -17,14 +17,14 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from vocabkit.files import DATA, read_versioned
 from vocabkit.text.unicode import script_of
+from vocabkit.vocab.plan import ROWS_MULTIPLE, round_up
 from vocabkit.vocab.rules import Decision
 
 PART_OF_KEPT = "part of a kept token"
 
 BYTES, COMMON = "bytes", "Common"
-
-ROWS_MULTIPLE = 64  # rows of a trimmed model are a multiple of this, as in vocabkit/edit/trim.py
 
 CURVE_POINTS, STRIP_COLUMNS, LARGEST_REMOVED = 400, 240, 30
 
@@ -43,20 +43,21 @@ class ModelShape:
     parameters: int
 
 
-# hidden_size, vocab_size and tie_word_embeddings: config.json of Qwen/Qwen2.5-*-Instruct; parameters: the sum
-# over the shapes that the other fields of config.json give (tests/vocab/test_report.py adds them up).
-QWEN2_5 = (
-    ModelShape("0.5B", 896, 151_936, 1, 494_032_768),
-    ModelShape("1.5B", 1536, 151_936, 1, 1_543_714_304),
-    ModelShape("3B", 2048, 151_936, 1, 3_085_938_688),
-    ModelShape("7B", 3584, 152_064, 2, 7_615_616_512),
-    ModelShape("14B", 5120, 152_064, 2, 14_770_033_664),
-    ModelShape("32B", 5120, 152_064, 2, 32_763_876_352),
-    ModelShape("72B", 8192, 152_064, 2, 72_706_203_648),
-)
+@dataclass(frozen=True)
+class ModelFamily:
+    """Models whose savings are shown; tokens: how many a tokenizer may have that their rows belong to."""
 
-# Tokens of a tokenizer that these rows belong to: Qwen's own 151,643 and any number of added ones.
-QWEN_TOKENS = range(151_643, 151_936 + 1)
+    name: str
+    tokens: range
+    shapes: tuple[ModelShape, ...]
+
+
+def read_family(path: Path = DATA / "model_sizes.json") -> ModelFamily:
+    """Read the sizes of a family of models (data/README.md says where they come from)."""
+    data = read_versioned(path, format="vocabkit/model-sizes", version=1)
+    tokens = range(data["tokens"]["least"], data["tokens"]["most"] + 1)
+    return ModelFamily(data["family"], tokens, tuple(ModelShape(**model) for model in data["models"]))
+
 
 BYTES_PER_VALUE = 2  # bfloat16
 
@@ -218,28 +219,21 @@ def largest_removed(tokens: Iterable[Token], limit: int = LARGEST_REMOVED) -> li
     return sorted(gone, key=lambda token: (-token.count, token.id))[:limit]
 
 
-def round_rows(tokens: int) -> int:
-    """Return the rows that a model has for so many tokens.
+def sizes(n_tokens: int, n_kept: int, family: ModelFamily) -> list[Size]:
+    """Return what the models of a family save when n_kept of the n_tokens of a tokenizer stay, in bfloat16.
 
-    >>> round_rows(94948), round_rows(64)
-    (94976, 64)
+    A tokenizer with another number of tokens than theirs is reckoned with these models' hidden sizes and
+    matrices, and with its own tokens as rows; the share of the whole model is then not known.
+
+    >>> tiny = ModelFamily("Tiny", range(990, 1001), (ModelShape("1K", 8, 1024, 1, 10_000),))
+    >>> [(size.new_rows, size.saved_bytes, size.share) for size in sizes(1000, 500, tiny)]
+    [(512, 8192, 0.4096)]
     """
-    return -(-tokens // ROWS_MULTIPLE) * ROWS_MULTIPLE
-
-
-def sizes(n_tokens: int, n_kept: int) -> list[Size]:
-    """Return what the Qwen2.5 models save when n_kept of the n_tokens of a tokenizer stay, in bfloat16.
-
-    A tokenizer with another number of tokens than Qwen's (QWEN_TOKENS) is reckoned with these models' hidden
-    sizes and matrices, and with its own tokens as rows; the share of the whole model is then not known.
-
-    >>> [(s.name, s.new_rows, s.saved_bytes) for s in sizes(151_665, 94_948)][0]
-    ('0.5B', 94976, 102072320)
-    """
-    ours = n_tokens in QWEN_TOKENS
+    ours = n_tokens in family.tokens
+    new_rows = round_up(n_kept, ROWS_MULTIPLE)
     found = []
-    for shape in QWEN2_5:
-        old_rows, new_rows = shape.rows if ours else round_rows(n_tokens), round_rows(n_kept)
+    for shape in family.shapes:
+        old_rows = shape.rows if ours else round_up(n_tokens, ROWS_MULTIPLE)
         old, new = (
             shape.matrices * rows * shape.hidden_size * BYTES_PER_VALUE for rows in (old_rows, new_rows)
         )
@@ -276,7 +270,7 @@ def page_data(
     counts = [token.count for token in tokens]
     kept = [token for token in tokens if token.stays]
     counted, kept_counted = sum(counts), sum(token.count for token in kept)
-    curve = coverage_curve(counts)
+    curve, family = coverage_curve(counts), read_family()
     return {
         "title": title,
         "command": command,
@@ -293,8 +287,8 @@ def page_data(
         "by_category": [astuple(g) for g in group(tokens, lambda token: token.category)],
         "by_reason": [astuple(g) for g in group(tokens, lambda token: token.reason)],
         "largest_removed": [astuple(token) for token in largest_removed(tokens)],
-        "qwen_sized": len(tokens) in QWEN_TOKENS,
-        "sizes": [{**asdict(s), "saved_bytes": s.saved_bytes} for s in sizes(len(tokens), len(kept))],
+        "family": family.name,
+        "sizes": [{**asdict(s), "saved_bytes": s.saved_bytes} for s in sizes(len(tokens), len(kept), family)],
         "columns": compact(tokens),
     }
 

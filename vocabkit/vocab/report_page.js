@@ -313,25 +313,28 @@
     ]), "stacked largest"));
   }
   function showSizes() {
-    const {old_rows: before, new_rows: after} = report.sizes[0];
+    const {old_rows: before, new_rows: after, share} = report.sizes[0];
+    const fits = share !== null; // the tokenizer is the family's own
+    const wider = report.sizes.find((size) => size.old_rows > before);
+    const more = wider ? ` (${whole(wider.old_rows)} from ${wider.name} up)` : "";
     $("sizes-text").append(
-      "Weights of the embeddings and the output head in bfloat16, for the sizes of Qwen2.5. " +
+      `Weights of the embeddings and the output head in bfloat16, for the sizes of ${report.family}. ` +
       "The smaller models use one matrix for both. " +
-      (report.qwen_sized
-        ? `Rows go from ${whole(before)} (152,064 from 7B up) to ${whole(after)}, the kept tokens rounded up to 64.`
-        : `This is no tokenizer of Qwen2.5: the old rows are its own ${whole(report.tokens)} tokens rounded up to 64, ` +
+      (fits
+        ? `Rows go from ${whole(before)}${more} to ${whole(after)}, the kept tokens rounded up to 64.`
+        : `This is no tokenizer of ${report.family}: the old rows are its own ${whole(report.tokens)} tokens rounded up to 64, ` +
           `${whole(before)}, the new ones ${whole(after)}, and the other weights of its models are not known here.`),
     );
     const titles = [
       ["Model", ""], ["Matrices", "number", "matrices"], ["Before", "number", "before"],
       ["After", "number", "after"], ["", "bar"], ["Saved", "number main", "saves"],
-      ...(report.qwen_sized ? [["Of the model", "number", "of the model"]] : []),
+      ...(fits ? [["Of the model", "number", "of the model"]] : []),
     ];
     $("sizes").append(table(titles, report.sizes.map((size) => [
       size.name, size.matrices === 1 ? "1, tied" : String(size.matrices),
       bytes(size.old_bytes), bytes(size.new_bytes),
       bar([["kept", size.new_bytes], ["removed", size.saved_bytes]], size.old_bytes), bytes(size.saved_bytes),
-      ...(report.qwen_sized ? [percent(size.share)] : []),
+      ...(fits ? [percent(size.share)] : []),
     ]), "stacked sizes"));
   }
 
