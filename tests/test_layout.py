@@ -26,6 +26,7 @@ READMES = [ROOT / "README.md", ROOT / "README.vi.md"]
 ENGLISH = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 VIETNAMESE = {READMES[0]: READMES[1], **{page: page.parent / "vi" / page.name for page in ENGLISH[1:]}}
 PAGES = [*READMES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LINKED = [*PAGES, ROOT / "data/README.md", ROOT / "benchmarks/README.md"]
 PARSERS = {
     f"{script.__name__}.py": script.build_parser
     for script in (build_vi_words, build_vocab, finetune_qwen, model_chat, model_edit)
@@ -235,13 +236,19 @@ def heading_links(page: Path) -> set[str]:
 def commands(page: Path) -> list[list[str]]:
     """The lines of a page's bash blocks, as words, without comments."""
     blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    joined = "".join(blocks).replace("\\\n", " ")
+    lines = [shlex.split(line, comments=True) for line in joined.splitlines()]
     return [line for line in lines if line]
 
 
-@pytest.mark.parametrize(
-    "page", [*PAGES, ROOT / "data/README.md", ROOT / "benchmarks/README.md"], ids=name_of
-)
+@pytest.mark.parametrize("page", LINKED, ids=name_of)
+def test_files_that_a_page_names_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for named in re.findall(r"(?<![\w/])((?:vocabkit|tests|benchmarks|data)/[\w/]+\.py|\./\w+\.sh)", text):
+        assert (ROOT / named).exists(), named
+
+
+@pytest.mark.parametrize("page", LINKED, ids=name_of)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
         if "://" in target:
@@ -252,7 +259,7 @@ def test_links_lead_somewhere(page):
         assert not heading or heading in heading_links(found), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", LINKED, ids=name_of)
 def test_commands_parse(page):
     found = commands(page)
     for program, *argv in found:
