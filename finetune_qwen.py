@@ -19,7 +19,8 @@ import logging
 import sys
 from pathlib import Path
 
-from vocabkit.errors import UserError, run_cli
+from vocabkit.errors import run_cli
+from vocabkit.train.options import StageOptions
 from vocabkit.train.processes import one_voice
 
 
@@ -88,24 +89,21 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def read_options(argv: list[str] | None = None) -> StageOptions:
+    """Return what a command line asks for; UserError for flags that contradict each other."""
+    args, others = build_parser().parse_known_args(argv)
+    return StageOptions(**vars(args), others=others)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Train as the flags say; return the exit status."""
     with one_voice():
-        return _main(argv)
+        options = read_options(argv)
+        for name in ("torchao", "torch.utils._pytree"):  # about kernels of GPUs that are not there
+            logging.getLogger(name).setLevel(logging.ERROR)
+        from vocabkit.train.run import finetune
 
-
-def _main(argv: list[str] | None) -> int:
-    args, others = build_parser().parse_known_args(argv)
-    for name in ("torchao", "torch.utils._pytree"):  # about kernels of GPUs that are not there
-        logging.getLogger(name).setLevel(logging.ERROR)
-    from vocabkit.checkpoint.hub import local_folder
-    from vocabkit.train.run import finetune
-
-    if not 0 <= args.eval_share < 1:
-        raise UserError(f"--eval_share is {args.eval_share}, expected 0 to less than 1, such as 0.02")
-    model = local_folder(args.model_name_or_path)
-    made_by = "finetune_qwen.py " + " ".join(sys.argv[1:] if argv is None else argv)
-    finetune(model, args, others, made_by=made_by)
+        finetune(options, made_by=" ".join(["finetune_qwen.py", *(sys.argv[1:] if argv is None else argv)]))
     return 0
 
 

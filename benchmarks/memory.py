@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from meter import STEPS, Meter, held, run  # noqa: E402
 
 from vocabkit.errors import run_cli  # noqa: E402
-from vocabkit.train.memory import GIB, Model, expect  # noqa: E402
+from vocabkit.train.memory import GIB, Model, Stage  # noqa: E402
 
 H, WIDE, LAYERS, KV = 3584, 18944, 28, 512  # Qwen2.5-7B
 LINEAR = ((H, H), (KV, H), (KV, H), (H, H), (WIDE, H), (WIDE, H), (H, WIDE))
@@ -73,7 +73,8 @@ def account() -> None:
         for rows in ROWS:
             model = Model(rows, H, False, (LAYER,) * LAYERS, LINEAR, H, WIDE, new=2048)
             sizes = [
-                expect(model, tokens=n, **{"dtype": "bfloat16", **what}).total / GIB for n in (4096, 8192)
+                Stage(model, tokens=n, **{"dtype": "bfloat16", **what}).memory().total / GIB
+                for n in (4096, 8192)
             ]
             cells.append(" / ".join(f"{size:.1f}" for size in sizes))
         print(f"{name:<38}" + "".join(f"{cell:>18}" for cell in cells))

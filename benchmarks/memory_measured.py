@@ -15,6 +15,7 @@ import importlib.util
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,8 @@ def steps(folder: Path, name: str, *, tokens: int, plain: bool) -> dict[str, flo
     import finetune_qwen
     from vocabkit.checkpoint.record import new_rows
     from vocabkit.models.load import load_model, load_tokenizer, silence
-    from vocabkit.train.data.packing import IGNORED, Collator
+    from vocabkit.train.data.packing import Collator
+    from vocabkit.train.data.samples import IGNORED
     from vocabkit.train.flags import training_arguments
     from vocabkit.train.loss import fuse_loss
     from vocabkit.train.memory import print_expectation
@@ -122,28 +124,24 @@ def steps(folder: Path, name: str, *, tokens: int, plain: bool) -> dict[str, flo
     with tempfile.TemporaryDirectory() as scratch:
         given = ["--model_name_or_path", str(folder), "--data_path", "-", "--output_dir", scratch]
         given += ["--model_max_length", str(tokens), *CONFIGURATIONS[name].split(), *ALWAYS.split()]
-        args, others = finetune_qwen.build_parser().parse_known_args(given)
-        settings = training_arguments(args, others, part=Path(scratch))
-        dtype = "bfloat16" if settings.device.type == "cuda" else "float32"
-        stage = print_expectation(folder, args, settings, dtype=dtype)
-        model = load_model(folder, dtype=dtype, device=str(settings.device)).train()
+        options = finetune_qwen.read_options(given)
+        settings = training_arguments(options, part=Path(scratch))
+        stage = replace(print_expectation(folder, options, settings), fused=not plain)
+        model = load_model(folder, dtype=stage.dtype, device=str(settings.device)).train()
         rows = new_rows(folder)
         n_tokens = rows.stop if rows else token_count(load_tokenizer(folder), model)
-        parts = choose_parts(
-            model, folder, rows=args.train_rows, new_rows=rows, n_tokens=n_tokens,
-            layers=args.finetune_layers, lora_rank=args.lora_rank, lora_alpha=None,
-        )  # fmt: skip
+        parts = choose_parts(model, folder, options, new_rows=rows, n_tokens=n_tokens)
         if not plain:
             fuse_loss(model, n_tokens=n_tokens)
         ids = torch.randint(0, n_tokens, (STEPS, tokens), generator=torch.Generator().manual_seed(0)).tolist()
         each = EachStep()
         StageTrainer(
-            model=model, args=settings, parts=parts, in_backward=args.optim_in_backward, eval_bytes=0,
+            model=model, args=settings, parts=parts, in_backward=options.optim_in_backward, eval_bytes=0,
             data_collator=Collator(0), callbacks=[each],
             train_dataset=[{"input_ids": row, "labels": [IGNORED, *row[1:]], "position_ids": [*range(tokens)],
                             "seq_lengths": [tokens]} for row in ids],
         ).train()  # fmt: skip
-    return {"expected": stage.memory(fused=not plain).total, **each.meter.result()}
+    return {"expected": stage.memory().total, **each.meter.result()}
 
 
 if __name__ == "__main__":

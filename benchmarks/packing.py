@@ -85,7 +85,8 @@ def main(argv: list[str] | None = None) -> int:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from vocabkit.train.data.packing import IGNORED, Collator, fill_rate, pack
+    from vocabkit.train.data.packing import Collator, fill_rate, pack
+    from vocabkit.train.data.samples import IGNORED
     from vocabkit.train.data.tokenize import load_dataset
 
     torch.set_num_threads(1)

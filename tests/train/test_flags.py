@@ -15,14 +15,12 @@ from vocabkit.errors import UserError
 from vocabkit.files import sha256_file
 from vocabkit.train import flags as train_flags
 from vocabkit.train.flags import REFUSED, keep_rows_apart, training_arguments
-from vocabkit.train.memory import Memory, one_of
 from vocabkit.train.trainer import StageTrainer
 
 
 def settings_of(tmp_path, *flags):
     given = ["--model_name_or_path", "m", "--data_path", "d", "--output_dir", "o", *flags]
-    args, others = finetune_qwen.build_parser().parse_known_args(given)
-    return training_arguments(args, others, part=tmp_path / "o.part")
+    return training_arguments(finetune_qwen.read_options(given), part=tmp_path / "o.part")
 
 
 @pytest.mark.parametrize("name", [option.value for option in OptimizerNames])
@@ -141,8 +139,3 @@ def test_what_fsdp_cannot_do(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             settings_of(tmp_path, *flags)
-
-
-def test_fsdp_takes_memory_in_shares():
-    whole = Memory(weights=80, gradients=40, optimizer=160, activations=8, loss=2)
-    assert one_of(whole, 4) == Memory(20, 10, 40, 8, 2)

@@ -19,7 +19,7 @@ from vocabkit.models.split_rows import split_rows
 from vocabkit.models.word_model import SplitReader, WordModel
 from vocabkit.rows import lessons as rows_lessons
 from vocabkit.rows.lessons import Settings
-from vocabkit.train.lessons import Lessons, old_and_new_encoder
+from vocabkit.train.lessons import StageLessons, old_and_new_encoder
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_lessons_fall_and_come_in_an_order_of_their_number(source, data, monkeyp
     monkeypatch.setattr(rows_lessons, "Settings", functools.partial(Settings, batch=8))
     rows, model = new_rows(source), load_model(source)
     parameter = split_rows(model, first=rows.first, stop=rows.stop)["embed"]
-    lessons = Lessons(model, source, rows, [str(data)], seed=1)
+    lessons = StageLessons(model, source, rows, [str(data)], seed=1)
     assert len(lessons) > 1 and lessons.words == len(WORDS)
     assert float(lessons.loss(3).detach()) == float(lessons.loss(3).detach())
     epoch = sorted(float(lessons.loss(n).detach()) for n in range(len(lessons)))

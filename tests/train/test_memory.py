@@ -1,9 +1,9 @@
 """vocabkit/train/memory.py: the sums are those of Qwen2.5-7B that were worked out by hand."""
 
-import argparse
 import re
 import types
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from vocabkit.train.memory import (
     Stage,
     available,
     check_fits,
-    expect,
     model_sizes,
     stage_of,
 )
+from vocabkit.train.options import StageOptions
 
 H, WIDE, KV, L = 3584, 18944, 512, 28
 CONFIG = {"hidden_size": H, "intermediate_size": WIDE}
@@ -72,7 +72,7 @@ TABLE = [
 @pytest.mark.parametrize(("what", "tokens", "whole", "trimmed"), TABLE)
 def test_the_table_of_the_7b(what, tokens, whole, trimmed):
     for rows, expected in ((152_064, whole), (101_056, trimmed)):
-        found = expect(sizes(rows), dtype="bfloat16", tokens=tokens, **what).total / GIB
+        found = Stage(sizes(rows), dtype="bfloat16", tokens=tokens, **what).memory().total / GIB
         assert found == pytest.approx(expected, rel=0.05), rows
 
 
@@ -82,18 +82,28 @@ def test_a_chunk_of_logits_is_what_the_loss_says():
 
 def test_new_rows_of_their_own_cost_nothing_but_themselves():
     flags = dict(dtype="bfloat16", optim="adamw_torch", tokens=4096, trained_layers=0)
-    none = expect(sizes(101_056), train_rows="none", **flags)
-    new = expect(sizes(101_056, new=2048), train_rows="new", **flags)
+    none = Stage(sizes(101_056), train_rows="none", **flags).memory()
+    new = Stage(sizes(101_056, new=2048), train_rows="new", **flags).memory()
     assert new.total - none.total == 2048 * H * 2 * (4 + 4 + 4)  # two ends; weight, gradient, half the states
     assert new.gradients == 2048 * H * 2 * 4
 
 
 def test_lessons_need_logits_of_their_places_and_a_few_activations():
     flags = dict(dtype="bfloat16", optim="adamw_torch", tokens=4096, trained_layers=0, train_rows="new")
-    plain, taught = (expect(sizes(101_056, new=2048), lessons=what, **flags) for what in (False, True))
+    plain, taught = (
+        Stage(sizes(101_056, new=2048), lessons=what, **flags).memory() for what in (False, True)
+    )
     assert taught.loss - plain.loss == 16 * 9 * 101_056 * 4 * 8
     assert taught.activations - plain.activations == 16 * 50 * 28 * H * 2
     assert taught.total - plain.total < 0.7 * GIB
+
+
+def test_fsdp_takes_memory_in_shares():
+    stage = Stage(sizes(101_056), dtype="bfloat16", tokens=4096, optim="adamw_torch", **FULL)
+    whole, part = stage.memory(), replace(stage, processes=4).memory()
+    assert 4 * part.weights == whole.weights and 4 * part.gradients == whole.gradients
+    assert 4 * part.optimizer == whole.optimizer > 0
+    assert part.activations == whole.activations and part.loss == whole.loss
 
 
 # What fits which card, and whether the advice of a refusal does
@@ -119,18 +129,18 @@ WHOLE, TRIMMED = 152_064, 101_056
 
 def run_on(
     monkeypatch, card: float, flags: Sequence[str], *, rows: int, tokens: int
-) -> tuple[Stage, argparse.Namespace, Any]:
+) -> tuple[Stage, StageOptions, Any]:
     """What a run with these flags of finetune_qwen.py hands to check_fits() on such a card."""
     monkeypatch.setattr("vocabkit.train.memory.available", lambda _: card - CARD_RESERVE)
     monkeypatch.setattr("vocabkit.train.flags.TORCHAO", ())  # installed or not is not asked
     of_a_gpu = ["--optim", "adamw_torch_8bit", "--activation_checkpointing", "true", "--dtype", "bfloat16",
                 "--per_device_train_batch_size", "1", "--model_max_length", str(tokens)]  # fmt: skip
     given = ["--model_name_or_path", "M", "--data_path", "D", "--output_dir", "O", *of_a_gpu, *flags]
-    args, others = finetune_qwen.build_parser().parse_known_args(given)
-    settings = training_arguments(args, others, part=Path("O.part"))
-    stage = stage_of(sizes(rows, new=NEW_WORDS), args, settings, dtype=args.dtype)
+    options = finetune_qwen.read_options(given)
+    settings = training_arguments(options, part=Path("O.part"))
     # The namespace stands for a GPU; TrainingArguments itself would look for one.
-    return stage, args, types.SimpleNamespace(**{**vars(settings), "device": CUDA, "world_size": 1})
+    gpu: Any = types.SimpleNamespace(**{**vars(settings), "device": CUDA, "world_size": 1})
+    return stage_of(sizes(rows, new=NEW_WORDS), options, gpu), options, gpu
 
 
 CUDA = types.SimpleNamespace(type="cuda")

@@ -49,8 +49,8 @@ def load_model(
     """Return the folder's model in eval mode on device (default: the first GPU, else the CPU).
 
     dtype None is the checkpoint's own, except float32 for a model of less than 1 B parameters on a CPU;
-    describe() tells what was chosen. attention None is transformers' choice; check_attention() says which
-    others can run. A missing or misshapen tensor is a UserError, never a random row.
+    describe() tells what was chosen. attention None is transformers' choice. A missing or misshapen tensor is
+    a UserError, never a random row.
     """
     folder = model_folder(path)
     config = read_config(folder)

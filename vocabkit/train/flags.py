@@ -1,13 +1,11 @@
-"""Flags to transformers' TrainingArguments: defaults that fit what they run on, and what a stage cannot do.
+"""What flags mean to transformers: TrainingArguments with defaults that fit what they run on, and attention.
 
-That is refused with the reason, before anything is read: whatever is let through goes on after a kill to the
-weights of an unbroken run. Reads config.json of the model, writes nothing.
+What a stage cannot do is refused with the reason before any weight or text is read: whatever is let through
+goes on after a kill to the weights of an unbroken run. Reads config.json of the model, writes nothing.
 """
 
-import argparse
 import importlib.util
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 from vocabkit.errors import UserError, one_line
 from vocabkit.files import read_json_object
 from vocabkit.train.memory import optimizer_name
+from vocabkit.train.options import StageOptions
 
 TORCHAO = ("adamw_torch_8bit", "adamw_torch_4bit")  # states of few bits, rounded at random to bfloat16
 
@@ -44,21 +43,25 @@ REFUSED = {
     ),
 }
 
+# attention of a package → how to get it; `kernels` brings the same from the hub
+FLASH_PACKAGES = {
+    "flash_attention_2": "pip install flash-attn --no-build-isolation, or pip install kernels",
+    "flash_attention_3": "pip install kernels",
+    "flash_attention_4": "pip install kernels",
+}
 
-def training_arguments(
-    args: argparse.Namespace, others: Sequence[str], *, part: Path
-) -> transformers.TrainingArguments:
+
+def training_arguments(options: StageOptions, *, part: Path) -> transformers.TrainingArguments:
     """Return TrainingArguments from the flags that are not ours, with defaults that fit what they run on."""
     cuda = torch.cuda.is_available()
-    rows_alone = args.train_rows == "new" and args.finetune_layers == "none"  # few numbers, in float32
-    eight_bits = cuda and args.dtype != "float32" and not rows_alone
+    eight_bits = cuda and options.dtype != "float32" and not options.rows_alone
     kind: Any = transformers.TrainingArguments
     parser = transformers.HfArgumentParser(kind, allow_abbrev=False)
     defaults: dict[str, Any] = {
         "output_dir": str(part),
         "per_device_train_batch_size": 1 if cuda else 4,
         "per_device_eval_batch_size": 1 if cuda else 4,
-        "learning_rate": 1e-3 if rows_alone else 1e-5,
+        "learning_rate": 1e-3 if options.rows_alone else 1e-5,
         "num_train_epochs": 1,
         "lr_scheduler_type": "cosine",
         "warmup_steps": 0.03,  # a share of all steps
@@ -77,18 +80,32 @@ def training_arguments(
         "ddp_timeout": 6 * 3600,  # seconds: the other processes wait while the first tokenizes
         "report_to": "none",
     }
-    if args.optim_in_backward:
+    if options.optim_in_backward:
         defaults["max_grad_norm"] = 0.0
     parser.set_defaults(**defaults)
     try:
-        (settings,) = parser.parse_args_into_dataclasses(args=[*others])
+        (settings,) = parser.parse_args_into_dataclasses(args=options.others)
     except ValueError as error:
         raise UserError(f"{one_line(error)}; see --help and transformers.TrainingArguments") from None
     settings.output_dir = str(part)  # whatever stands among the others
     # More in one process would be DataParallel: several processes are faster.
     settings._n_gpu = min(settings.n_gpu, 1)
-    check_settings(settings, in_backward=args.optim_in_backward)
+    check_settings(settings, in_backward=options.optim_in_backward)
     return settings
+
+
+def keep_rows_apart(settings: Any, folder: Path) -> None:
+    """Let torchao's AdamW scale the states of a row apart from its neighbours', where no block_size is given.
+
+    It rounds 256 numbers with one scale. Where they are of two rows, a frequent token and a rare one, the
+    rare one's squares round to zero, and its steps are hundreds of times too long (benchmarks/optimizers.py).
+    """
+    if optimizer_name(settings) in TORCHAO:
+        config = read_json_object(folder / "config.json")
+        text = config.get("text_config") or config
+        if "block_size" not in (settings.optim_args or "") and "hidden_size" in text:
+            size = f"block_size={math.gcd(text['hidden_size'], BLOCK)}"
+            settings.optim_args = ",".join(filter(None, [settings.optim_args, size]))
 
 
 def check_settings(settings: Any, *, in_backward: bool) -> None:
@@ -124,20 +141,6 @@ def check_settings(settings: Any, *, in_backward: bool) -> None:
         _check_fsdp(settings)
 
 
-def keep_rows_apart(settings: Any, folder: Path) -> None:
-    """Let torchao's AdamW scale the states of a row apart from its neighbours', where no block_size is given.
-
-    It rounds 256 numbers with one scale. Where they are of two rows, a frequent token and a rare one, the
-    rare one's squares round to zero, and its steps are hundreds of times too long (benchmarks/optimizers.py).
-    """
-    if optimizer_name(settings) in TORCHAO:
-        config = read_json_object(folder / "config.json")
-        text = config.get("text_config") or config
-        if "block_size" not in (settings.optim_args or "") and "hidden_size" in text:
-            size = f"block_size={math.gcd(text['hidden_size'], BLOCK)}"
-            settings.optim_args = ",".join(filter(None, [settings.optim_args, size]))
-
-
 def _check_fsdp(settings: Any) -> None:
     from accelerate.state import PartialState
 
@@ -158,15 +161,6 @@ def _check_fsdp(settings: Any) -> None:
         settings.activation_checkpointing = False  # a default on a GPU; FSDP's own is the better one
 
 
-# attention of a package → how to get it; transformers takes the same from the hub where `kernels` is
-# installed
-FLASH_PACKAGES = {
-    "flash_attention_2": "pip install flash-attn --no-build-isolation, or pip install kernels",
-    "flash_attention_3": "pip install kernels",
-    "flash_attention_4": "pip install kernels",
-}
-
-
 def check_attention(name: str, *, device: str, dtype: str) -> None:
     """Raise UserError where a model cannot be trained with this attention of transformers."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -175,9 +169,7 @@ def check_attention(name: str, *, device: str, dtype: str) -> None:
     has_kernels = importlib.util.find_spec("kernels") is not None
     flag, is_kernel = f"--attn_implementation {name}", "/" in name
     known = ["eager", *(key for key in ALL_ATTENTION_FUNCTIONS.valid_keys() if "paged" not in key)]
-    if (
-        not (is_kernel and is_flash(name)) and name not in known
-    ):  # another kernel might mix documents of a row
+    if name not in known and not (is_kernel and is_flash(name)):  # others might mix documents of a row
         raise UserError(
             f"{flag}: transformers {transformers.__version__} knows {', '.join(known)}, and kernels of "
             "flash-attention such as kernels-community/flash-attn2"

@@ -24,7 +24,7 @@ from vocabkit.tokenizer.encoder import extended
 from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
 
 
-class Lessons:
+class StageLessons:
     """Batches of contexts of the new words, in an order that the seed decides; loss(n): that of the n-th.
 
     A batch has the size that rows/distill.py was tuned for, whatever that of the texts is. sharded: FSDP
@@ -52,7 +52,7 @@ class Lessons:
         return self._teacher.loss(self._teacher.order(self._seed, epoch)[at])
 
 
-def teach(model: Any, lessons: Lessons, *, texts_too: bool) -> None:
+def teach(model: Any, lessons: StageLessons, *, texts_too: bool) -> None:
     """Give a model a forward() that takes lesson=(number, share): the loss is that lesson's times its share,
     and, with texts_too, the loss that forward() had before.
 

@@ -16,8 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vocabkit.models.split_rows import SplitHead, whole
-
-IGNORED = -100  # label of a token that is not trained
+from vocabkit.train.data.samples import IGNORED
 
 # On a CPU torch's takes five times as long as the chunks below where the head is trained.
 FUSED_ON = {"cuda"}

@@ -14,18 +14,21 @@ Not all of this is there at once: gradients come when the plain loss is gone, so
 accumulation takes less than the sum says.
 """
 
-import argparse
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vocabkit.checkpoint.record import new_rows
 from vocabkit.checkpoint.shards import Tensor, read_checkpoint
 from vocabkit.checkpoint.vocab_tensors import find_vocab_tensors
 from vocabkit.errors import UserError
 from vocabkit.files import read_json_object
+from vocabkit.train.options import StageOptions
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 GIB = 2**30
 
@@ -39,9 +42,12 @@ FULL_STATES = 8  # AdamW of float32 parameters: two numbers of four bytes; of bf
 
 LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
-CHUNK = 64 << 20  # bytes of logits that the fused loss holds at a time (train_loss.CHUNK, in float32)
+CHUNK = 64 << 20  # bytes of logits that the fused loss holds at a time (loss.CHUNK, in float32)
 
-LESSON_TOKENS, LESSON_PLACES = 16 * 50, 16 * 9  # distill.Settings: contexts, and places with logits in them
+LESSON_TOKENS, LESSON_PLACES = (
+    16 * 50,
+    16 * 9,
+)  # rows/lessons.Settings: contexts, and places with logits in them
 
 LESSON_COPIES = 8  # of these logits in float32, teacher's and student's: as measured
 
@@ -113,141 +119,113 @@ def model_sizes(config: Mapping[str, Any], tensors: Mapping[str, Tensor], *, row
     )
 
 
-def expect(
-    model: Model,
-    *,
-    dtype: str,
-    optim: str,
-    tokens: int,
-    train_rows: str,
-    trained_layers: int,
-    lora_rank: int | None = None,
-    in_backward: bool = False,
-    checkpointing: bool = True,
-    fused: bool = True,
-    lessons: bool = False,
-) -> Memory:
-    """Return the memory of a stage. tokens: in a batch; trained_layers: how many; lora_rank: in these.
-
-    lessons: --objective distill or both, whose graph is there beside that of the texts.
-    """
-    number = NUMBER_BYTES[dtype]
-    tables = model.tables if train_rows == "all" else 0
-    layers = sum(model.layers[:trained_layers]) + (model.rest if trained_layers == len(model.layers) else 0)
-    adapters = 0
-    if lora_rank is not None:
-        layers, adapters = 0, trained_layers * lora_rank * sum(out + wide for out, wide in model.linear)
-    new = model.new * model.width * (1 if model.tied else 2) if train_rows == "new" else 0
-    whole = tables + layers
-    state = STATES.get(optim, FULL_STATES if dtype == "float32" else FULL_STATES / 2)
-    own = 4 * (adapters + new)  # parameters of float32, whatever the model's type
-    gradients: float = number * whole + own
-    largest = model.rows * model.width if tables else max((a * b for a, b in model.linear), default=0)
-    if in_backward:
-        gradients = number * largest if whole else 0
-    half = (tokens + lessons * LESSON_TOKENS) * model.width * number
-    layer = tokens * (10 * model.width + 4 * model.intermediate) * number
-    activations = len(model.layers) * half + layer if checkpointing else len(model.layers) * (layer + half)
-    loss = 3 * CHUNK if fused else tokens * model.rows * (8 + number)
-    if fused and tables:
-        loss = 2 * CHUNK + model.rows * model.width * number  # the chunks' sum, and what is added to it
-    if lessons:
-        loss += LESSON_PLACES * model.rows * 4 * LESSON_COPIES
-    return Memory(
-        number * model.parameters + own, gradients, state * (whole + adapters + new), activations, loss
-    )
-
-
 @dataclass(frozen=True)
 class Stage:
-    """A model and what expect() is told of a run on it: its keyword arguments; FSDP's number of processes."""
+    """What decides how much memory a run takes: its model, and what is done with it."""
 
     model: Model
-    flags: Mapping[str, Any]
-    processes: int = 1
+    dtype: str
+    optim: str  # as --optim names it
+    tokens: int  # in a batch
+    train_rows: str
+    trained_layers: int  # how many
+    lora_rank: int | None = None  # in these layers
+    in_backward: bool = False
+    checkpointing: bool = True
+    fused: bool = True
+    lessons: bool = False  # --objective distill or both, whose graph is there beside that of the texts
+    processes: int = 1  # of FSDP
 
-    def memory(self, **changes: Any) -> Memory:
-        """Return the memory of the stage in one process, some of its flags changed."""
-        return one_of(expect(self.model, **{**self.flags, **changes}), self.processes)
-
-
-def one_of(memory: Memory, processes: int) -> Memory:
-    """Return what each of so many processes takes under FSDP, beside the layer that it gathers."""
-    parts = {name: getattr(memory, name) / processes for name in ("weights", "gradients", "optimizer")}
-    return replace(memory, **parts)
-
-
-def chosen_layers(given: str, count: int) -> set[int]:
-    """Return the numbers of the layers that a flag names, of so many.
-
-    >>> sorted(chosen_layers("0 2", 4)), chosen_layers("none", 4)
-    ([0, 2], set())
-    """
-    if given in ("all", "none"):
-        return set(range(count)) if given == "all" else set()
-    words = given.replace(",", " ").split()
-    wrong = [word for word in words if not (word.isdecimal() and int(word) < count)]
-    if wrong or not words:
-        raise UserError(
-            f"--finetune_layers {given!r}: {(wrong or ['nothing'])[0]} is no layer of this model, which has "
-            f"0 to {count - 1}; or say all or none"
+    def memory(self) -> Memory:
+        """Return what one process takes, beside the layer that FSDP gathers in it."""
+        model, number = self.model, NUMBER_BYTES[self.dtype]
+        tables = model.tables if self.train_rows == "all" else 0
+        layers = sum(model.layers[: self.trained_layers])
+        if self.trained_layers == len(model.layers):
+            layers += model.rest
+        adapters = 0
+        if self.lora_rank is not None:
+            each = self.lora_rank * sum(out + wide for out, wide in model.linear)
+            layers, adapters = 0, self.trained_layers * each
+        new = model.new * model.width * (1 if model.tied else 2) if self.train_rows == "new" else 0
+        whole = tables + layers
+        state = STATES.get(self.optim, FULL_STATES if self.dtype == "float32" else FULL_STATES / 2)
+        own = 4 * (adapters + new)  # parameters of float32, whatever the model's type
+        gradients: float = number * whole + own
+        largest = model.rows * model.width if tables else max((a * b for a, b in model.linear), default=0)
+        if self.in_backward:
+            gradients = number * largest if whole else 0
+        inputs = (self.tokens + self.lessons * LESSON_TOKENS) * model.width * number  # of a layer
+        inside = self.tokens * (10 * model.width + 4 * model.intermediate) * number
+        count = len(model.layers)
+        activations = count * inputs + inside * (1 if self.checkpointing else count)
+        loss = 3 * CHUNK if self.fused else self.tokens * model.rows * (8 + number)
+        if self.fused and tables:
+            loss = 2 * CHUNK + model.rows * model.width * number  # the chunks' sum, and what is added to it
+        if self.lessons:
+            loss += LESSON_PLACES * model.rows * 4 * LESSON_COPIES
+        return Memory(
+            (number * model.parameters + own) / self.processes,
+            gradients / self.processes,
+            state * (whole + adapters + new) / self.processes,
+            activations,
+            loss,
         )
-    return {int(word) for word in words}
 
 
-def optimizer_name(settings: Any) -> str:
+def optimizer_name(settings: "TrainingArguments") -> str:
     """Return what --optim names: TrainingArguments hold it as a text or as a member of an enumeration."""
     return str(getattr(settings.optim, "value", settings.optim))
 
 
-def stage_of(model: Model, args: argparse.Namespace, settings: Any, *, dtype: str) -> Stage:
+def stage_of(model: Model, options: StageOptions, settings: "TrainingArguments") -> Stage:
     """Return what the flags of a run say about its memory."""
     return Stage(
         model,
-        {
-            "dtype": dtype,
-            "optim": optimizer_name(settings),
-            "tokens": settings.per_device_train_batch_size * args.model_max_length,
-            "train_rows": args.train_rows,
-            "trained_layers": len(chosen_layers(args.finetune_layers, len(model.layers))),
-            "lora_rank": args.lora_rank,
-            "in_backward": args.optim_in_backward,
-            "lessons": args.objective != "lm",
-            "checkpointing": bool(settings.activation_checkpointing or settings.gradient_checkpointing),
-        },
-        settings.world_size if settings.fsdp else 1,
+        dtype=options.dtype_on(settings.device.type),
+        optim=optimizer_name(settings),
+        tokens=settings.per_device_train_batch_size * options.model_max_length,
+        train_rows=options.train_rows,
+        trained_layers=len(options.layers(len(model.layers))),
+        lora_rank=options.lora_rank,
+        in_backward=options.optim_in_backward,
+        lessons=options.has_lessons,
+        checkpointing=bool(settings.activation_checkpointing or settings.gradient_checkpointing),
+        processes=settings.world_size if settings.fsdp else 1,
     )
 
 
-def print_expectation(folder: Path, args: argparse.Namespace, settings: Any, *, dtype: str) -> Stage:
+def print_expectation(folder: Path, options: StageOptions, settings: "TrainingArguments") -> Stage:
     """Print the memory that a run on this folder is expected to take; return what it was reckoned from."""
     config, checkpoint = read_json_object(folder / "config.json"), read_checkpoint(folder)
     found = find_vocab_tensors(checkpoint, config)
     sizes = model_sizes(config, checkpoint.tensors, rows=found.rows, tied=found.tied)
     added = new_rows(folder)
-    stage = stage_of(replace(sizes, new=len(added) if added else 0), args, settings, dtype=dtype)
+    stage = stage_of(replace(sizes, new=len(added) if added else 0), options, settings)
     memory = stage.memory()
     parts = "  ".join(f"{name} {value / GIB:.2f}" for name, value in memory.__dict__.items())
     print(f"memory    {memory.total / GIB:>10.2f} GiB expected: {parts}")
     return stage
 
 
-def check_fits(stage: Stage, args: argparse.Namespace, settings: Any) -> None:
+def check_fits(stage: Stage, options: StageOptions, settings: "TrainingArguments") -> None:
     """Raise UserError, with flags that make it fit, if a device has less memory than is expected."""
     there, needed = available(settings.device), stage.memory().total
     if there is None or needed <= there:
         return
-    flags, less = advice(stage, args, settings, there)
+    flags, less = advice(stage, options, settings, there)
     give = f"give {flags} (about {less / GIB:.1f} GiB), or"
     if less > there:
         give = f"even {flags} needs {less / GIB:.1f} GiB: take a larger device or a smaller model, or"
     raise UserError(
-        f"{args.model_name_or_path} needs about {needed / GIB:.1f} GiB, {settings.device} has "
+        f"{options.model_name_or_path} needs about {needed / GIB:.1f} GiB, {settings.device} has "
         f"{there / GIB:.1f} GiB free; {give if flags else 'take a larger device, or'} --ignore_memory"
     )
 
 
-def advice(stage: Stage, args: argparse.Namespace, settings: Any, there: float) -> tuple[str, float]:
+def advice(
+    stage: Stage, options: StageOptions, settings: "TrainingArguments", there: float
+) -> tuple[str, float]:
     """Return the flags to add so that a stage takes no more than there is, and the bytes it takes then.
 
     The mildest changes come first and none is named without need; one that saves less than a hundredth is
@@ -256,9 +234,10 @@ def advice(stage: Stage, args: argparse.Namespace, settings: Any, there: float) 
     taken: dict[str, Mapping[str, Any]] = {}
 
     def bytes_with(changes: Mapping[str, Mapping[str, Any]]) -> float:
-        return stage.memory(**{name: v for change in changes.values() for name, v in change.items()}).total
+        changed = {name: value for change in changes.values() for name, value in change.items()}
+        return replace(stage, **changed).memory().total
 
-    for flag, change in _changes(stage, args, settings):
+    for flag, change in _changes(stage, options, settings):
         if bytes_with(taken) <= there:
             break
         with_it = {**taken, flag: change}
@@ -272,25 +251,25 @@ def advice(stage: Stage, args: argparse.Namespace, settings: Any, there: float) 
 
 
 def _changes(
-    stage: Stage, args: argparse.Namespace, settings: Any
+    stage: Stage, options: StageOptions, settings: "TrainingArguments"
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Flags that save memory, and what each means to expect(), the ones that change least first."""
+    """Flags that save memory, and what each changes in a Stage, the ones that change least first."""
     if settings.per_device_train_batch_size > 1:
-        yield "--per_device_train_batch_size 1", {"tokens": args.model_max_length}
-    if not stage.flags["checkpointing"]:
+        yield "--per_device_train_batch_size 1", {"tokens": options.model_max_length}
+    if not stage.checkpointing:
         yield "--activation_checkpointing true", {"checkpointing": True}
-    if stage.flags["dtype"] == "float32" and settings.device.type == "cuda":
+    if stage.dtype == "float32" and settings.device.type == "cuda":
         yield "--dtype bfloat16", {"dtype": "bfloat16"}
     yield "--optim adamw_torch_8bit", {"optim": "adamw_torch_8bit"}
-    if not args.optim_in_backward and settings.world_size == 1:
+    if not options.optim_in_backward and settings.world_size == 1:
         once = settings.gradient_accumulation_steps == 1
         also = "" if once else " --gradient_accumulation_steps 1"
         yield "--optim_in_backward" + also, {"in_backward": True}
     yield "--optim adafactor", {"optim": "adafactor"}
-    if args.lora_rank is None and stage.flags["trained_layers"]:
+    if options.lora_rank is None and stage.trained_layers:
         yield "--lora_rank 64", {"lora_rank": 64}
     one_row = "--per_device_train_batch_size 1 " if settings.per_device_train_batch_size > 1 else ""
-    length = args.model_max_length
+    length = options.model_max_length
     while (length := length // 2) >= SHORTEST:
         yield f"{one_row}--model_max_length {length}", {"tokens": length}
 

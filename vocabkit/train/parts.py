@@ -17,7 +17,8 @@ from vocabkit.checkpoint.record import NewRows
 from vocabkit.checkpoint.shards import Checkpoint, is_zero, read_checkpoint
 from vocabkit.errors import UserError
 from vocabkit.models.split_rows import clamp_norms, local, norm_range, rows_of, split_rows, whole
-from vocabkit.train.memory import LAYER, chosen_layers
+from vocabkit.train.memory import LAYER
+from vocabkit.train.options import StageOptions
 from vocabkit.train.output import Change
 
 TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
@@ -159,45 +160,30 @@ def _merged(module: Any) -> Callable[[], np.ndarray]:
 
 
 def choose_parts(
-    model: Any,
-    folder: Path,
-    *,
-    rows: str,
-    new_rows: NewRows | None,
-    n_tokens: int,
-    layers: str,
-    lora_rank: int | None,
-    lora_alpha: int | None = None,
-    clamp: bool = True,
-    seed: int = 0,
+    model: Any, folder: Path, options: StageOptions, *, new_rows: NewRows | None, n_tokens: int, seed: int = 0
 ) -> Parts:
     """Freeze a model but for what a stage trains, and return that.
 
-    rows: "new", "all" or "none"; layers: "all", "none" or numbers; lora_rank: train LoRA in these layers
-    instead of them. Raises UserError for a layer that is not there, and where nothing would move.
+    seed: of LoRA's first values. Raises UserError for a layer that is not there, or where nothing would move.
     """
     parts = Parts(model, read_checkpoint(folder), n_tokens=n_tokens)
     model.requires_grad_(False)
-    chosen = chosen_layers(layers, model.config.get_text_config().num_hidden_layers)
-    if lora_rank is not None:
-        if lora_rank < 1 or not chosen:
-            raise UserError(
-                f"--lora_rank {lora_rank} with --finetune_layers {layers}: give a rank of 1 or more, and the "
-                "layers it trains, such as all"
-            )
-        parts.lora = _add_lora(model, chosen, lora_rank, lora_alpha or 2 * lora_rank, seed)
+    chosen = options.layers(model.config.get_text_config().num_hidden_layers)
+    rank = options.lora_rank
+    if rank is not None:
+        parts.lora = _add_lora(model, chosen, rank=rank, alpha=options.lora_alpha or 2 * rank, seed=seed)
     tables = [model.get_input_embeddings(), model.get_output_embeddings()]
     for name, parameter in model.named_parameters():
         layer = LAYER.search(name)
-        if lora_rank is not None:
+        if rank is not None:
             parameter.requires_grad_(".lora_" in name)
         elif layer:
             parameter.requires_grad_(int(layer[1]) in chosen)
         else:
-            parameter.requires_grad_(layers == "all")  # the norms around the layers
+            parameter.requires_grad_(options.finetune_layers == "all")  # the norms around the layers
     for table in tables:
-        table.requires_grad_(rows == "all")
-    if rows == "new":
+        table.requires_grad_(options.train_rows == "all")
+    if options.train_rows == "new":
         assert new_rows is not None
         weights = {"embed": tables[0].weight, "head": tables[1].weight}
         chosen_parameters = parts.trained()
@@ -205,7 +191,7 @@ def choose_parts(
         for parameter in chosen_parameters.values():
             parameter.requires_grad_(True)
         parts.first_new = new_rows.first
-        if clamp:
+        if not options.no_clamp_norms:
             parts.ranges = {name: norm_range(weights[name], new_rows.first) for name in parts.rows}
     if not parts.count():
         raise UserError("nothing would be trained: give --train_rows new or all, or --finetune_layers")
@@ -213,7 +199,7 @@ def choose_parts(
     return parts
 
 
-def _add_lora(model: Any, layers: set[int], rank: int, alpha: int, seed: int) -> Any:
+def _add_lora(model: Any, layers: set[int], *, rank: int, alpha: int, seed: int) -> Any:
     """Put LoRA beside every linear module of these layers, in place; return its configuration."""
     from peft import LoraConfig, inject_adapter_in_model
 

@@ -6,19 +6,19 @@ frozen) and run.json, by which the same command is known again after a kill. The
 logs are the Trainer's.
 """
 
-import argparse
 import contextlib
 import hashlib
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
+from vocabkit.checkpoint.hub import local_folder
 from vocabkit.checkpoint.record import NewRows, new_rows
 from vocabkit.checkpoint.shards import read_checkpoint
 from vocabkit.errors import UserError
@@ -28,9 +28,10 @@ from vocabkit.outputs import check_new, fsync_path, resumable_directory
 from vocabkit.train.data.packing import Collator, pack
 from vocabkit.train.data.tokenize import hold_out, load_dataset, print_sample, split_weight
 from vocabkit.train.flags import check_attention, is_flash, keep_rows_apart, training_arguments
-from vocabkit.train.lessons import Lessons, teach
+from vocabkit.train.lessons import StageLessons, teach
 from vocabkit.train.loss import fuse_loss
 from vocabkit.train.memory import check_fits, print_expectation
+from vocabkit.train.options import StageOptions
 from vocabkit.train.output import append_stage, check_frozen, give_values, write_trained
 from vocabkit.train.parts import Parts, choose_parts
 from vocabkit.train.processes import check_same, from_first, in_turn
@@ -41,108 +42,104 @@ RUN_FILE, RUN_FORMAT = "run.json", ("vocabkit-run", 1)
 TRAINER_FOLDERS = ("checkpoint-*", "tokenized")  # in OUT.part, removed at the end
 
 
-def finetune(model_folder: Path, args: argparse.Namespace, others: Sequence[str], *, made_by: str) -> None:
-    """Train one stage into args.output_dir; others: flags of TrainingArguments.
+def finetune(options: StageOptions, *, made_by: str) -> None:
+    """Train one stage into options.output_dir; made_by: the command, for the record.
 
     Raises UserError for what the user can mend. OUT.part keeps the checkpoints of a run that did not end.
     """
+    model_folder = local_folder(options.model_name_or_path)
     _check_source(model_folder)
-    check_new(args.output_dir)
-    part = args.output_dir.with_name(args.output_dir.name + ".part")
-    settings = training_arguments(args, others, part=part)
+    check_new(options.output_dir)
+    part = options.output_dir.with_name(options.output_dir.name + ".part")
+    settings = training_arguments(options, part=part)
     keep_rows_apart(settings, model_folder)
     silence()
     transformers.set_seed(settings.seed)
     rows = new_rows(model_folder)
-    if args.train_rows == "new" and rows is None:
+    if options.train_rows == "new" and rows is None:
         raise UserError(
             f"{model_folder} has no new rows to train: extend it first (model_edit.py -t extend_vocab), or "
             "give --train_rows all or none"
         )
-    if args.objective != "lm" and (args.train_rows, args.finetune_layers) != ("new", "none"):
-        raise UserError(
-            f"--objective {args.objective} is taught by the frozen model: it needs --train_rows new and "
-            "--finetune_layers none"
-        )
-    dtype = args.dtype or ("bfloat16" if settings.device.type == "cuda" else "float32")
-    if args.attn_implementation is not None:
-        check_attention(args.attn_implementation, device=settings.device.type, dtype=dtype)
-    expected = print_expectation(model_folder, args, settings, dtype=dtype)
-    if not args.ignore_memory:
-        check_fits(expected, args, settings)
+    if options.attn_implementation is not None:
+        device = settings.device.type
+        check_attention(options.attn_implementation, device=device, dtype=options.dtype_on(device))
+    expected = print_expectation(model_folder, options, settings)
+    if not options.ignore_memory:
+        check_fits(expected, options, settings)
     with _locked(part) if settings.process_index == 0 else contextlib.nullcontext():
-        _run(model_folder, args, others, settings, rows=rows, part=part, dtype=dtype, made_by=made_by)
+        _run(model_folder, options, settings, rows=rows, part=part, made_by=made_by)
 
 
 def _run(
     model_folder: Path,
-    args: argparse.Namespace,
-    others: Sequence[str],
+    options: StageOptions,
     settings: transformers.TrainingArguments,
     *,
     rows: NewRows | None,
     part: Path,
-    dtype: str,
     made_by: str,
 ) -> None:
     tokenizer = load_tokenizer(model_folder)
-    train_set, eval_set, facts = _data(args, settings, tokenizer, cache=args.cache_dir or part / "tokenized")
+    train_set, eval_set, facts = _data(
+        options, settings, tokenizer, cache=options.cache_dir or part / "tokenized"
+    )
     check_same(facts["data"], of="data")
-    resume = from_first(lambda: _open_run(part, model_folder, args, settings, others, facts))
+    resume = from_first(lambda: _open_run(part, model_folder, options, settings, facts))
 
-    device = "cpu" if settings.fsdp else str(settings.device)  # FSDP takes its part from there
-    model = load_model(model_folder, dtype=dtype, device=device, attention=args.attn_implementation).train()
+    model = load_model(
+        model_folder,
+        dtype=options.dtype_on(settings.device.type),
+        device="cpu" if settings.fsdp else str(settings.device),  # FSDP takes its part from there
+        attention=options.attn_implementation,
+    ).train()
     n_tokens = rows.stop if rows else token_count(tokenizer, model)
-    parts = choose_parts(
-        model, model_folder, rows=args.train_rows, new_rows=rows, n_tokens=n_tokens,
-        layers=args.finetune_layers, lora_rank=args.lora_rank, lora_alpha=args.lora_alpha,
-        clamp=not args.no_clamp_norms, seed=settings.seed,
-    )  # fmt: skip
+    parts = choose_parts(model, model_folder, options, new_rows=rows, n_tokens=n_tokens, seed=settings.seed)
     print(parts.describe())
     fuse_loss(model, n_tokens=n_tokens)
-    if args.objective != "lm":
+    if options.has_lessons:
         assert rows is not None
-        lessons = Lessons(
-            model, model_folder, rows, [split_weight(path)[0] for path in args.data_path],
+        lessons = StageLessons(
+            model, model_folder, rows, [split_weight(path)[0] for path in options.data_path],
             seed=settings.seed, sharded=bool(settings.fsdp),
         )  # fmt: skip
-        teach(model, lessons, texts_too=args.objective == "both")
+        teach(model, lessons, texts_too=options.objective == "both")
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     trainer = StageTrainer(
-        model=model, args=settings, parts=parts, in_backward=args.optim_in_backward,
-        has_lessons=args.objective != "lm",
+        model=model, args=settings, parts=parts, in_backward=options.optim_in_backward,
+        has_lessons=options.has_lessons,
         train_dataset=train_set, eval_dataset=eval_set, eval_bytes=facts["eval_bytes"],
         data_collator=Collator(
-            pad, args.cross_document, flatten=is_flash(args.attn_implementation or "")
+            pad, options.cross_document, flatten=is_flash(options.attn_implementation or "")
         ),
     )  # fmt: skip
     run = _train(trainer, part, resume)
     if settings.process_index != 0:
         if parts.sharded:
-            _give(model_folder, parts, merge=not args.no_merge_lora)
+            _give(model_folder, parts, merge=not options.no_merge_lora)
         return
     checkpoints = [path for name in TRAINER_FOLDERS for path in part.glob(name)]
     stage = {
         "made_by": made_by,
         "base_model": str(model_folder),
         "base_weights_sha256": facts["model"],
-        "train_rows": args.train_rows,
-        "finetune_layers": args.finetune_layers,
-        "lora_rank": args.lora_rank,
-        "objective": args.objective,
-        "data": facts["sources"],
+        "train_rows": options.train_rows,
+        "finetune_layers": options.finetune_layers,
+        "lora_rank": options.lora_rank,
+        "objective": options.objective,
+        "data": options.data_path,
         "trained_parameters": parts.count(),
         **run,
     }
-    _write(model_folder, part, parts, stage, merge=not args.no_merge_lora, n_tokens=n_tokens)
+    _write(model_folder, part, parts, stage, merge=not options.no_merge_lora, n_tokens=n_tokens)
     for path in checkpoints:
         shutil.rmtree(path)
     (part / RUN_FILE).unlink()
     for path in part.iterdir():
         fsync_path(path)
-    part.rename(args.output_dir)
+    part.rename(options.output_dir)
     print_table(run)
-    print(f"{args.output_dir}: written; try: python3 model_chat.py {args.output_dir}")
+    print(f"{options.output_dir}: written; try: python3 model_chat.py {options.output_dir}")
 
 
 @contextlib.contextmanager
@@ -179,57 +176,43 @@ def token_count(tokenizer: Any, model: Any) -> int:
 
 
 def _data(
-    args: argparse.Namespace, settings: Any, tokenizer: Any, *, cache: Path
+    options: StageOptions, settings: transformers.TrainingArguments, tokenizer: Any, *, cache: Path
 ) -> tuple[Any, Any, dict[str, Any]]:
-    """Return the packed training and evaluation sets, and facts: bytes and where the data came from."""
+    """Return the packed training and evaluation sets, and facts: eval_bytes, and the SHA-256 of the data."""
     shared: dict[str, Any] = dict(
-        max_length=args.model_max_length, cache_dir=cache, seed=settings.seed, text_field=args.text_field
+        max_length=options.model_max_length,
+        cache_dir=cache,
+        seed=settings.seed,
+        text_field=options.text_field,
     )
-    mix = _mix(args.stage_mix)
     with in_turn():
-        texts = load_dataset(args.data_path, tokenizer, stage_mix=mix, **shared)
+        texts = load_dataset(options.data_path, tokenizer, stage_mix=options.shares(), **shared)
         held_out = None
-        if args.eval_path:
-            held_out = load_dataset(args.eval_path, tokenizer, stage_mix=None, **shared)
-        elif args.eval_share and len(texts) > 1:
-            texts, held_out = hold_out(texts, args.eval_share, seed=settings.seed)
-        packed = pack(
-            texts, how=args.packing, max_length=args.model_max_length, seed=settings.seed, tokenizer=tokenizer
-        )
+        if options.eval_path:
+            held_out = load_dataset(options.eval_path, tokenizer, **shared)
+        elif options.eval_share and len(texts) > 1:
+            texts, held_out = hold_out(texts, options.eval_share, seed=settings.seed)
+        length = options.model_max_length
+        packed = pack(texts, how=options.packing, max_length=length, seed=settings.seed)
         if settings.process_index == 0:
             print_sample(texts, tokenizer)
         # Held-out texts are never packed: what is reported does not depend on how training rows were made.
-        alone = held_out and pack(
-            held_out, how="none", max_length=args.model_max_length, seed=0, tokenizer=tokenizer
-        )
+        alone = held_out and pack(held_out, how="none", max_length=length)
     digest = hashlib.sha256()
     for ids in texts.with_format("numpy")["input_ids"]:
         digest.update(ids.tobytes())
     facts = {
-        "sources": [str(path) for path in args.data_path],
         "eval_bytes": sum(alone["num_bytes"]) if alone else 0,
         "data": digest.hexdigest(),
     }
     return packed, alone or None, facts
 
 
-def _mix(given: Sequence[str] | None) -> dict[str, float] | None:
-    mix = {}
-    for item in given or []:
-        name, _, share = item.partition("=")
-        try:
-            mix[name] = float(share)
-        except ValueError:
-            raise UserError(f"--stage_mix {item}: expected NAME=SHARE, such as vietnamese=0.5") from None
-    return mix or None
-
-
 def _open_run(
     part: Path,
     model: Path,
-    args: argparse.Namespace,
+    options: StageOptions,
     settings: transformers.TrainingArguments,
-    others: Sequence[str],
     facts: dict[str, Any],
 ) -> Path | None:
     """Begin a run in OUT.part, or find the last checkpoint in the one this run has left; UserError for
@@ -237,10 +220,7 @@ def _open_run(
     """
     files = read_checkpoint(model).files
     facts["model"] = hashlib.sha256("".join(sha256_file(file) for file in files).encode()).hexdigest()
-    flags: dict[str, Any] = {
-        name: str(value) for name, value in vars(args).items() if name != "ignore_memory"
-    }
-    flags |= {"others": list(others), "processes": settings.world_size}
+    flags = {**options.recorded(), "processes": settings.world_size}
     ours = {"format": RUN_FORMAT[0], "version": RUN_FORMAT[1], "flags": flags}
     ours |= {"model_sha256": facts["model"], "data_sha256": facts["data"]}
     path = part / RUN_FILE

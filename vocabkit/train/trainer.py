@@ -41,7 +41,7 @@ class StageTrainer(transformers.Trainer):
         self.model_accepts_loss_kwargs = True  # fuse_loss() divides by num_items_in_batch
         self.tokens_seen = 0
         self.interrupted = False
-        self.has_lessons = has_lessons  # train_distill.teach()
+        self.has_lessons = has_lessons  # lessons.teach()
         self.before_first_step: Callable[[], object] = lambda: None
         self._part_of_step = 0
         self.add_callback(_EachStep(self))

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from vocabkit.errors import UserError
 from vocabkit.train.data import packing
-from vocabkit.train.data.packing import HOW, IGNORED, Collator, fill_rate, pack
+from vocabkit.train.data.packing import HOW, Collator, fill_rate, pack
+from vocabkit.train.data.samples import IGNORED
 
 
 def documents(*lists: list[int], learned_from: int = 1) -> datasets.Dataset:

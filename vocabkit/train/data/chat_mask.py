@@ -17,9 +17,7 @@ from typing import Any
 
 from vocabkit.corpus.records import BadRecord
 from vocabkit.errors import UserError, one_line
-from vocabkit.train.data.samples import Sample
-
-IGNORED = -100  # the label of a token that is not learned (torch's cross_entropy)
+from vocabkit.train.data.samples import IGNORED, Sample
 
 _GENERATION = re.compile(r"\{%-?\s*generation\b")
 

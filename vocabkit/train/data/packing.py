@@ -26,10 +26,9 @@ import numpy as np
 from vocabkit.corpus.files import print_note
 from vocabkit.corpus.streams import Notes
 from vocabkit.errors import UserError
+from vocabkit.train.data.samples import IGNORED
 
 HOW = ("none", "concat", "best_fit", "similar")
-
-IGNORED = -100
 
 BLOCK_TOKENS = 1 << 24  # packed at a time: rows hold documents of one block; about 1 GB while it is made
 
@@ -59,16 +58,14 @@ def pack(
     how: str,
     max_length: int,
     seed: int = 0,
-    tokenizer: Any = None,
     notes: Notes = print_note,
 ) -> Any:
     """Return a datasets.Dataset of rows: input_ids, labels, position_ids, seq_lengths, num_bytes.
 
-    dataset: input_ids, labels and num_bytes, a document a row (train_data.load_dataset). The first label of
+    dataset: input_ids, labels and num_bytes, a document a row (tokenize.load_dataset). The first label of
     each piece is -100: nothing before it predicts it. position_ids restart at 0 with each piece, seq_lengths
     are the pieces' lengths. num_bytes of a document that is cut goes to its pieces by their number of labels.
     Rows without a label are left out. The order of rows is random but for none; seed decides it.
-    tokenizer is not needed: neighbours are found by their token ids.
     """
     if how not in HOW:
         raise UserError(f"--packing {how}: expected {', '.join(HOW)}")

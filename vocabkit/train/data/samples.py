@@ -32,6 +32,8 @@ CHATS = ("messages", "conversations")
 # Every field that a sample may come from; what else is in a row is not read.
 COLUMNS = (*FIELDS, "tools", "examples", "examples_en", "translation", "en", "vi")
 
+IGNORED = -100  # the label of a token that is not learned (torch's cross_entropy)
+
 ROLES = {
     "human": "user",
     "gpt": "assistant",

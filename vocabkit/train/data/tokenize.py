@@ -16,6 +16,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,8 +26,8 @@ from vocabkit.corpus.streams import Notes
 from vocabkit.errors import UserError
 from vocabkit.files import read_versioned, sha256_file, write_json
 from vocabkit.outputs import new_directory
-from vocabkit.train.data.chat_mask import IGNORED, encode_chat
-from vocabkit.train.data.samples import COLUMNS, KINDS, Sample, samples_of
+from vocabkit.train.data.chat_mask import encode_chat
+from vocabkit.train.data.samples import COLUMNS, IGNORED, KINDS, Sample, samples_of
 
 FORMAT, VERSION = "vocabkit-tokenized", 1
 
@@ -373,21 +374,18 @@ def hold_out(rows: Any, share: float, *, seed: int = 0) -> tuple[Any, Any]:
 # What is learned, to look at
 
 
-def print_sample(rows: Any, tokenizer: Any, *, count: int = 1, file: IO[str] = sys.stdout) -> None:
-    """Print the first rows: what is learned in green, what is only read in grey; ⟦ ⟧ where there is no
+def print_sample(rows: Any, tokenizer: Any, *, file: IO[str] = sys.stdout) -> None:
+    """Print the first row: what is learned in green, what is only read in grey; ⟦ ⟧ where there is no
     terminal.
     """
     colours = file.isatty()
-    for row in rows.select(range(min(count, len(rows)))):
-        runs: list[tuple[bool, list[int]]] = []
-        for token, label in zip(row["input_ids"], row["labels"], strict=True):
-            if not runs or runs[-1][0] != (label != IGNORED):
-                runs.append((label != IGNORED, []))
-            runs[-1][1].append(token)
-        for learned, ids in runs:
-            text = tokenizer.decode(ids, skip_special_tokens=False)
-            if colours:
-                print(f"\033[{32 if learned else 90}m{text}\033[0m", end="", file=file)
-            else:
-                print(f"⟦{text}⟧" if learned else text, end="", file=file)
-        print(file=file)
+    learned_or_not = groupby(
+        zip(rows[0]["input_ids"], rows[0]["labels"], strict=True), key=lambda pair: pair[1] != IGNORED
+    )
+    for learned, pairs in learned_or_not:
+        text = tokenizer.decode([token for token, _ in pairs], skip_special_tokens=False)
+        if colours:
+            print(f"\033[{32 if learned else 90}m{text}\033[0m", end="", file=file)
+        else:
+            print(f"⟦{text}⟧" if learned else text, end="", file=file)
+    print(file=file)
