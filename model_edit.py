@@ -61,13 +61,21 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("extend_vocab").add_argument
     add(
         "--words", type=Path, metavar="FILE",
-        help='.jsonl rows with "word", or .txt with one word per line (default: the bundled list)',
+        help='.jsonl rows with "word" or "syllable", or .txt, a word a line (default: the bundled list)',
+    )  # fmt: skip
+    add(
+        "--num_tokens", type=int, metavar="N",
+        help="first N rows of the list, words and syllables as they come (default: all of a list given with "
+        "--words; of the bundled one 1024 words)",
     )  # fmt: skip
     add(
         "--num_words", type=int, metavar="N",
-        help="how many, from the first on (default: 1024, or all of a shorter file)",
+        help="instead of --num_tokens: first N words (default beside --syllables: 1024, or all of fewer)",
     )  # fmt: skip
-    add("--syllables", type=int, default=0, metavar="M", help='first M of its rows with "syllable" too')
+    add(
+        "--syllables", type=int, metavar="M",
+        help='and first M rows with "syllable" (default beside --num_words: 0)',
+    )  # fmt: skip
     add(
         "--init", choices=INITS,
         help="how new rows are made (default: weighted, the best of those that run no model)",

@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     import torch
 
-    from vocabkit.checkpoint.folder import open_source
+    from vocabkit.checkpoint.folder import open_folder
     from vocabkit.checkpoint.numbers import as_float32
     from vocabkit.corpus.files import find_sources
     from vocabkit.models.load import silence
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     from vocabkit.vocab.word_list import WORDS, read_words
 
     silence()
-    source = open_source(args.model)
+    source = open_folder(args.model)
     contents = [f" {word}" for word in read_words(WORDS, count=args.words)]
     encoders = load_encoder(args.model), extended(source.tokenizer, contents)
     sources = find_sources(args.texts)

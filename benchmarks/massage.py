@@ -105,7 +105,7 @@ def measure_rows(
 
     Only of folders in which nothing but new rows was trained: the others are other models.
     """
-    from vocabkit.checkpoint.record import new_rows, read_edit
+    from vocabkit.checkpoint.record import EditRecord, new_rows
     from vocabkit.corpus.files import find_sources
     from vocabkit.models.word_model import WordModel
     from vocabkit.rows.contexts import find_contexts
@@ -122,7 +122,7 @@ def measure_rows(
         for arm, folder in folders.items()
         if all(
             (stage["train_rows"], stage["finetune_layers"]) == ("new", "none")
-            for stage in read_edit(folder).get("training", [])
+            for stage in EditRecord.read(folder).training or []
         )
     }
     some = next(iter(sets.values()))

@@ -300,7 +300,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, folder: Path, numbers: Sequence[int]) -> list[dict[str, Any]]:
     """Distil, measure and print every group, schedule and number of samples; return the rows of the table."""
-    from vocabkit.checkpoint.folder import open_source
+    from vocabkit.checkpoint.folder import open_folder
     from vocabkit.checkpoint.numbers import stats_of
     from vocabkit.corpus.files import find_sources
     from vocabkit.look.compare_inits import as_rows
@@ -313,7 +313,7 @@ def run(args: argparse.Namespace, folder: Path, numbers: Sequence[int]) -> list[
     from vocabkit.vocab.word_list import WORDS, read_words
 
     silence()
-    source = open_source(folder)
+    source = open_folder(folder)
     listed = read_words(args.words or WORDS, count=args.num_words)
     contents = [f" {word}" for word in listed]
     encoders = load_encoder(folder), extended(source.tokenizer, contents)

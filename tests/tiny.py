@@ -28,8 +28,9 @@ from tokenizers import (
     trainers,
 )
 
+from vocabkit.checkpoint.record import EditRecord
 from vocabkit.edit.files import write_files
-from vocabkit.files import write_json
+from vocabkit.files import sha256_file, write_json
 from vocabkit.tokenizer import spm
 from vocabkit.tokenizer.encoder import load_encoder
 from vocabkit.tokenizer.settings import read_spm_models, required_ids
@@ -190,6 +191,16 @@ def draw_text(data: Any, documents: list[str]) -> str:
     """Draw random Unicode mixed with real lines."""
     lines = st.sampled_from(documents).map(lambda document: document[:80])
     return "".join(data.draw(st.lists(st.one_of(st.text(max_size=12), lines), max_size=5)))
+
+
+def edit_record(base: Path, new_to_old: list[int | None], **changes: Any) -> EditRecord:
+    """A vocab_edit.json that maps ids to those of a base; the other fields hold what is possible."""
+    given: dict[str, Any] = {
+        "task": "trimm_vocab", "base_model": str(base), "base_vocab_size": 512, "base_n_tokens": 500,
+        "base_tokenizer_sha256": sha256_file(base / "tokenizer.json"), "n_tokens": len(new_to_old),
+        "vocab_size": len(new_to_old), "pad_rows": None, "suppressed": {}, "made_by": "a test",
+    }  # fmt: skip
+    return EditRecord(new_to_old=new_to_old, **{**given, **changes})
 
 
 def edit_json(path: Path, **changes: Any) -> None:

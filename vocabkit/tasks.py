@@ -61,7 +61,7 @@ def _edit(args: argparse.Namespace, task: str, model: Path, base: Path | None, *
     else:
         from vocabkit.edit.extend import extend_vocab
 
-        names = "words num_words syllables init contexts contexts_per_word dictionary seed".split()
+        names = "words num_tokens num_words syllables init contexts contexts_per_word dictionary seed".split()
         own = {name: getattr(args, name) for name in names}
         extend_vocab(model, out, base=base, **own, **shared)
     return 0

@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 import torch
 from build import load, stored
-from extending import WORDS
+from extending import TEXTS, WORDS, write_list
 from tiny import Folder, edit_json
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+import build_vi_words
 import model_edit
 from vocabkit.checkpoint.numbers import as_stored, to_bfloat16
+from vocabkit.checkpoint.record import EditRecord
 from vocabkit.checkpoint.shards import Tensor, read_checkpoint
 from vocabkit.checkpoint.vocab_tensors import find_vocab_tensors
 from vocabkit.edit import extend
@@ -503,16 +505,15 @@ def test_words_that_cannot_be_taken(qwen2, tmp_path, name, text, expected):
     assert [path.name for path in tmp_path.iterdir()] == [name], "something was written"
 
 
-def test_number_of_words(qwen2, tmp_path, words, monkeypatch):
+def test_number_of_words(qwen2, tmp_path, words):
     with pytest.raises(UserError, match=r"--num_words is 5, .*words.jsonl has 4 words"):
         extend_vocab(qwen2.source, tmp_path / "out", words=words, num_words=5)
     with pytest.raises(UserError, match="--num_words is 0, expected 1 or more"):
         extend_vocab(qwen2.source, tmp_path / "out", words=words, num_words=0)
     extend_vocab(qwen2.source, tmp_path / "two", words=words, num_words=2)
     assert read_json(tmp_path / "two" / "vocab_edit.json")["words"] == WORDS[:2]
-    monkeypatch.setattr(extend, "NUM_WORDS", 3)
-    extend_vocab(qwen2.source, tmp_path / "three", words=words)
-    assert read_json(tmp_path / "three" / "vocab_edit.json")["words"] == WORDS[:3]
+    extend_vocab(qwen2.source, tmp_path / "all", words=words)
+    assert read_json(tmp_path / "all" / "vocab_edit.json")["words"] == WORDS
 
 
 def test_without_words_the_bundled_list_is_taken(qwen2, tmp_path, words, monkeypatch):
@@ -522,6 +523,92 @@ def test_without_words_the_bundled_list_is_taken(qwen2, tmp_path, words, monkeyp
     monkeypatch.setattr(extend, "WORDS", words)
     extend_vocab(qwen2.source, tmp_path / "out", num_words=1)
     assert read_json(tmp_path / "out" / "vocab_edit.json")["words"] == WORDS[:1]
+
+
+def rows_of(taken: extend.Taken) -> tuple[list[str], list[tuple[str, str]]]:
+    return [word.replace(" ", "▁") for word in taken.words], taken.merges
+
+
+@pytest.mark.parametrize(
+    "flags, words, syllables",
+    [
+        ({}, 4, 6),  # whole, as it was chosen
+        ({"num_tokens": 1}, 1, 0),
+        ({"num_tokens": 4}, 2, 2),
+        ({"num_tokens": 9}, 4, 5),
+        ({"num_words": 2}, 2, 0),
+        ({"syllables": 3}, 4, 3),
+        ({"syllables": 0}, 4, 0),
+        ({"num_words": 0, "syllables": 3}, 0, 3),
+        ({"num_words": 3, "syllables": 6}, 3, 6),
+    ],
+)
+def test_how_much_of_a_mixed_list_is_taken(tmp_path, flags, words, syllables):
+    merges = [("t", "r"), ("tr", "ung"), ("g", "ian"), ("x", "q"), ("y", "q"), ("z", "q")]
+    file = write_list(tmp_path / "list.jsonl", merges)  # word, syllable, word, syllable, …
+    none = dict.fromkeys(("num_tokens", "num_words", "syllables"))
+    taken = extend.take_list(file, **{**none, **flags})
+    assert rows_of(taken) == (WORDS[:words], merges[:syllables])
+    assert (taken.words_there, taken.syllables_there) == (4, 6)
+
+
+def test_of_the_bundled_list_a_stated_number_of_words_is_taken():
+    taken = extend.take_list(None, num_tokens=None, num_words=None, syllables=None)
+    assert (len(taken.words), taken.merges) == (extend.NUM_WORDS, [])
+    assert taken.words_there > extend.NUM_WORDS and taken.syllables_there > 0
+    taken = extend.take_list(None, num_tokens=100, num_words=None, syllables=None)
+    assert len(taken.words) + len(taken.merges) == 100 and taken.words and taken.merges
+
+
+@pytest.mark.parametrize(
+    "flags, expected",
+    [
+        ({"num_tokens": 5, "num_words": 2}, "--num_tokens 5 takes words and syllables .*--num_words counts"),
+        ({"num_tokens": 5, "syllables": 2}, "--num_tokens 5 takes words and syllables .*--syllables counts"),
+        ({"num_tokens": 0}, "--num_tokens is 0, .*has 4 words and 6 syllables; give 1 to 10"),
+        ({"num_tokens": 11}, "--num_tokens is 11, .*has 4 words and 6 syllables; give 1 to 10"),
+    ],
+)
+def test_numbers_that_cannot_be_taken(qwen2, tmp_path, flags, expected):
+    file = write_list(tmp_path / "list.jsonl", [(letter, "q") for letter in "abcdef"])
+    with pytest.raises(UserError, match=expected):
+        extend_vocab(qwen2.source, tmp_path / "out", words=file, **flags)
+    assert [path.name for path in tmp_path.iterdir()] == ["list.jsonl"]
+
+
+@pytest.mark.slow
+def test_a_chosen_list_is_taken_whole(tmp_path, capsys):
+    """build_vi_words.py --choose N --syllables auto → extend_vocab --words FILE: all N tokens."""
+    base = build.make_checkpoint(tmp_path / "base", "qwen2")
+    corpus = tmp_path / "texts.txt"
+    corpus.write_text("\n".join([*TEXTS, *build.COVERED] * 3), encoding="utf-8")
+    chosen = tmp_path / "chosen.jsonl"
+    options = ["--choose", "12", "--syllables", "auto", "--min_freq", "1", "--workers", "1"]
+    assert build_vi_words.main(["-m", str(base), str(corpus), *options, "-o", str(chosen)]) == 0
+    rows = [json.loads(line) for line in chosen.read_text(encoding="utf-8").splitlines()]
+    capsys.readouterr()
+    for out, flags, count in (("all", [], 12), ("some", ["--num_tokens", "10"], 10)):
+        command = ["-m", str(base), "-t", "extend_vocab", "--words", str(chosen), "-o", str(tmp_path / out)]
+        assert model_edit.main([*command, *flags]) == 0
+        record = EditRecord.read(tmp_path / out)
+        assert record.words == [row["word"] for row in rows[:count] if "word" in row]
+        merges = [row["merge"] for row in rows[:count] if "merge" in row]
+        assert [row["merge"] for row in record.syllables or []] == merges
+        assert record.words and merges and record.n_tokens == record.base_n_tokens + count
+        printed = capsys.readouterr().out
+        assert f"{len(record.words)} of " in printed and f"{len(merges)} of " in printed
+
+
+def test_a_record_of_an_unknown_format_is_refused(qwen2, tmp_path, words):
+    """Not taken for a folder in which nothing is suppressed."""
+    source = Path(shutil.copytree(qwen2.source, tmp_path / "source"))
+    edit_json(source / "vocab_edit.json", version=2)
+    with pytest.raises(UserError, match=r"vocab_edit.json has format 'vocab-edit' version 2, expected .* 1"):
+        extend_vocab(source, tmp_path / "out", words=words)
+    assert not (tmp_path / "out").exists()
+    (source / "vocab_edit.json").unlink()
+    extend_vocab(source, tmp_path / "out", words=words)
+    assert "previous" not in read_json(tmp_path / "out" / "vocab_edit.json")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import sys
 import unicodedata
 
 import pytest
-from tiny import REAL_NAMES, ROOT, edit_json, open_folder, trim_files
+from tiny import REAL_NAMES, ROOT, edit_json, edit_record, open_folder, trim_files
 from tokenizers import Tokenizer
 
 from vocabkit.errors import UserError
@@ -289,8 +289,8 @@ def test_7_tokens_are_judged_by_their_bytes(real):
 def test_8_unreachable_tokens_are_counted(real):
     """1,909 Qwen tokens never come out: their text is not NFC, or the splitting regex cuts it."""
     base = real("qwen2.5-instruct")
-    edit = {"new_to_old": list(base.tokenizer.tokens)}
-    edited = Edited(base.path, base.path, edit, base.tokenizer, base.tokenizer)
+    record = edit_record(base.path, list(base.tokenizer.tokens))
+    edited = Edited(base.path, base.path, record, base.tokenizer, base.tokenizer)
     check = check_tokenizer(edited, ["Xin chào"])
     assert check.findings == []
     assert check.numbers["unreachable"] == 1909

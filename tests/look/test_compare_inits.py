@@ -97,13 +97,13 @@ def test_what_cannot_be_made_is_left_out_with_its_reason(folders, monkeypatch):
 
 def test_rows_are_those_that_extending_writes(folders, tmp_path):
     """bfloat16, norms clamped, input and output apart."""
-    from vocabkit.checkpoint.folder import open_source
+    from vocabkit.checkpoint.folder import open_folder
     from vocabkit.checkpoint.numbers import rows_as_float32
     from vocabkit.checkpoint.shards import read_checkpoint
     from vocabkit.edit.extend import extend_vocab
 
     base, model = folders / "base", folders / "base__trimm_vocab"
-    sources = (open_source(base), open_source(model))
+    sources = (open_folder(base), open_folder(model))
     made, left_out = _rows(sources, WORDS, ["first_last"], texts=[], dictionary=None, seed=0)
     with contextlib.redirect_stdout(None):
         extend_vocab(model, tmp_path / "out", base=base, words=folders / "words.txt", num_words=3,

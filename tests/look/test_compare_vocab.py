@@ -4,12 +4,11 @@ real ones.
 
 import copy
 import functools
-import hashlib
 import json
 from pathlib import Path
 
 import pytest
-from tiny import ASSETS
+from tiny import ASSETS, edit_record
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from vocabkit.errors import UserError
@@ -243,8 +242,7 @@ def test_two_families_are_compared_by_bytes(compare, tmp_path, capsys):
 
 def test_edited_folder_is_recognized(compare, tmp_path, capsys):
     compare(rows=(320, 384))
-    sha = hashlib.sha256((tmp_path / "b" / "tokenizer.json").read_bytes()).hexdigest()
-    write(tmp_path / "m" / "vocab_edit.json", {"base_tokenizer_sha256": sha})
+    edit_record(tmp_path / "b", [None]).write(tmp_path / "m")
     compare_vocab(tmp_path / "b", tmp_path / "m")
     assert verdict(capsys.readouterr().out).endswith("check it with -t verify_edit")
 

@@ -14,13 +14,12 @@ import torch
 import transformers
 from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file, save_file
-from tiny import ASSETS
+from tiny import ASSETS, edit_record
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from vocabkit.checkpoint.folder import open_folder
 from vocabkit.checkpoint.shards import read_checkpoint
 from vocabkit.errors import UserError
-from vocabkit.files import sha256_file
 from vocabkit.look import view
 from vocabkit.look.picture import _drawable, _label, project
 from vocabkit.look.plots import new_figure
@@ -100,13 +99,7 @@ def show(model: Path, *, base=None, tokens=(), plot=None) -> None:
 
 
 def write_edit(folder: Path, base: Path, new_to_old: list[int | None]) -> None:
-    edit = {
-        "format": "vocab-edit",
-        "version": 1,
-        "base_tokenizer_sha256": sha256_file(base / "tokenizer.json"),
-        "new_to_old": new_to_old,
-    }
-    (folder / "vocab_edit.json").write_text(json.dumps(edit), encoding="utf-8")
+    edit_record(base, new_to_old).write(folder)
 
 
 def add_token(folder: Path, token: str) -> None:

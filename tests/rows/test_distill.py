@@ -20,7 +20,7 @@ from tiny import ROOT
 from transformers import AutoModelForCausalLM
 
 import model_edit
-from vocabkit.checkpoint.folder import open_source
+from vocabkit.checkpoint.folder import open_folder
 from vocabkit.checkpoint.numbers import row_stats, rows_as_float32
 from vocabkit.checkpoint.shards import read_checkpoint
 from vocabkit.corpus.files import find_sources
@@ -310,7 +310,7 @@ def test_the_default_is_weighted_with_texts_or_without(qwen2, tmp_path, monkeypa
         choose_init("distill", [])
     with pytest.raises(UserError, match="--init mean reads no texts"):
         choose_init("mean", ["a"])
-    origin = Origin(open_source(qwen2))
+    origin = Origin(open_folder(qwen2))
     with pytest.raises(UserError, match="distill learns from texts"):
         make_rows(origin, CONTENTS, init="distill")
 

@@ -299,7 +299,7 @@ def test_the_cost_of_new_words_is_that_of_the_edited_model(extended):
     assert NEW in piece.new_ids and not piece.covered
     model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
     with torch.no_grad():
-        logits = model(torch.tensor([piece.new_ids[:-1]])).logits[0, :, : edited.edit["n_tokens"]].double()
+        logits = model(torch.tensor([piece.new_ids[:-1]])).logits[0, :, : edited.record.n_tokens].double()
     chosen = logits.log_softmax(1)[range(len(logits)), piece.new_ids[1:]]
     wanted = -float(chosen.sum()) / np.log(2) / len(text.encode())
     assert cost.numbers["bits_per_byte"] == pytest.approx(wanted, rel=1e-5)

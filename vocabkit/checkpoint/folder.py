@@ -7,59 +7,112 @@ import contextlib
 import gc
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vocabkit.checkpoint.record import EDIT_FILE, EDIT_FORMAT
+from vocabkit.checkpoint.record import EDIT_FILE, EditRecord
 from vocabkit.checkpoint.shards import Checkpoint, Tensor, read_checkpoint
-from vocabkit.checkpoint.torch_bin import open_weights
+from vocabkit.checkpoint.torch_bin import open_weights, with_bytes
 from vocabkit.checkpoint.vocab_tensors import VocabTensors, find_vocab_tensors
 from vocabkit.errors import UserError
-from vocabkit.files import read_json_object, read_versioned
+from vocabkit.files import read_json_object
 from vocabkit.tokenizer.bpe import text_for_people
 from vocabkit.tokenizer.settings import read_spm_models, required_ids
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson, read_tokenizer_json
 
 
 @dataclass(frozen=True)
-class Source:
-    """A checkpoint folder, read and checked, before anything is decided.
+class Folder:
+    """A checkpoint folder, opened: its tokenizer, its weights by name, those of them with one row per token.
 
-    checkpoint: a BinCheckpoint, without rows to read, where the folder has .bin files only.
+    checkpoint: a BinCheckpoint, without rows to read, where the folder has .bin files only. What only some
+    ask for is read when it is asked for; each raises UserError for a file that is wrong.
     """
 
-    folder: Path
+    path: Path
     tokenizer: TokenizerJson
-    spm_models: dict[str, Any]
     checkpoint: Checkpoint
     tensors: VocabTensors
-    required: set[int]
 
-    def with_checkpoint(self, checkpoint: Checkpoint) -> "Source":
-        """Return the same with the same tensors in other files."""
-        embed, head = (
-            [checkpoint.tensors[tensor.name] for tensor in tensors]
-            for tensors in (self.tensors.embed, self.tensors.head)
-        )
-        tensors = replace(self.tensors, embed=embed, head=head)
-        return replace(self, checkpoint=checkpoint, tensors=tensors)
+    @cached_property
+    def spm_models(self) -> dict[str, Any]:
+        """File name → ModelProto of its SentencePiece files."""
+        return read_spm_models(self.path)
+
+    @cached_property
+    def required(self) -> set[int]:
+        """Ids that files other than tokenizer.json name; UserError if one of them is no token."""
+        return required_ids(self.path, self.tokenizer, self.spm_models)
+
+    @cached_property
+    def record(self) -> EditRecord | None:
+        """Its vocab_edit.json, None where its vocabulary was never edited."""
+        return EditRecord.find(self.path)
+
+    @cached_property
+    def new(self) -> set[int]:
+        """Ids of the tokens that the base lacks; UserError if vocab_edit.json is of another tokenizer."""
+        if self.record is None:
+            return set()
+        if (mapped := len(self.record.new_to_old)) != (count := len(self.tokenizer.tokens)):
+            path = self.path / EDIT_FILE
+            raise UserError(
+                f"{path} maps {mapped:,} tokens, {self.tokenizer.path} has {count:,}; the two belong to "
+                f"different folders: remove {path}"
+            )
+        return set(self.record.new_ids)
+
+    @property
+    def matrices(self) -> dict[str, Tensor]:
+        """The two-dimensional ones: "input", and "output" if it is not tied."""
+        found = {"input": self.tensors.embed[0]}
+        if not self.tensors.tied:
+            found["output"] = next(tensor for tensor in self.tensors.head if len(tensor.shape) == 2)
+        return found
+
+    @property
+    def padding(self) -> list[int]:
+        """Rows without a token."""
+        return [row for row in range(self.tensors.rows) if row not in self.tokenizer.tokens]
+
+    def text(self, row: int) -> str:
+        """Return the token of a row as people read it, in quotes."""
+        data = self.tokenizer.token_bytes.get(row)
+        return "padding" if data is None else repr(text_for_people(data))
+
+    @contextlib.contextmanager
+    def readable(self, scratch: Path) -> Iterator["Folder"]:
+        """Give the folder with rows to read: itself, or with its .bin files as safetensors in scratch."""
+        with with_bytes(self.checkpoint, scratch) as checkpoint:
+            if checkpoint is self.checkpoint:
+                yield self
+                return
+            embed, head = (
+                [checkpoint.tensors[tensor.name] for tensor in tensors]
+                for tensors in (self.tensors.embed, self.tensors.head)
+            )
+            yield replace(self, checkpoint=checkpoint, tensors=replace(self.tensors, embed=embed, head=head))
 
 
-def open_source(folder: Path) -> Source:
-    """Read all that trimming needs of a folder, but no weights; UserError for what does not fit together."""
-    tokenizer = read_tokenizer_json(folder)
-    config = read_json_object(folder / "config.json")
-    checkpoint = open_weights(folder)
-    tensors = find_vocab_tensors(checkpoint, config)
+def open_folder(path: Path, *, to_edit: bool = False) -> Folder:
+    """Open a checkpoint folder and read no weights; UserError for what is missing or does not fit together.
+
+    to_edit: .bin files will do too, and what an edit reads besides is read now, before any work.
+    """
+    tokenizer = read_tokenizer_json(path)
+    checkpoint = open_weights(path) if to_edit else read_checkpoint(path)
+    tensors = find_vocab_tensors(checkpoint, read_json_object(path / "config.json"))
     highest = max(tokenizer.tokens)
     if highest >= tensors.rows:
         raise UserError(
-            f"{tokenizer.path} has a token with id {highest:,}, the matrices of {folder} have "
+            f"{tokenizer.path} has a token with id {highest:,}, the matrices of {path} have "
             f"{tensors.rows:,} rows; the two belong to different models: download both again"
         )
-    spm_models = read_spm_models(folder)
-    required = required_ids(folder, tokenizer, spm_models)
-    return Source(folder, tokenizer, spm_models, checkpoint, tensors, required)
+    folder = Folder(path, tokenizer, checkpoint, tensors)
+    if to_edit:
+        _ = folder.required, folder.record
+    return folder
 
 
 @contextlib.contextmanager
@@ -91,51 +144,3 @@ def start_token(folder: Path) -> int:
     raise UserError(
         f"{folder / 'config.json'} names no bos_token_id or eos_token_id; add one to measure the model"
     )
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A folder, its matrices by name (input; output if not tied), vocab_edit.json, ids the base lacks."""
-
-    folder: Path
-    tokenizer: TokenizerJson
-    tensors: VocabTensors
-    matrices: dict[str, Tensor]
-    edit: dict[str, Any] | None
-    new: set[int]
-
-    @property
-    def padding(self) -> list[int]:
-        """Rows without a token."""
-        return [row for row in range(self.tensors.rows) if row not in self.tokenizer.tokens]
-
-    def text(self, row: int) -> str:
-        """Return the token of a row as people read it, in quotes."""
-        data = self.tokenizer.token_bytes.get(row)
-        return "padding" if data is None else repr(text_for_people(data))
-
-
-def open_folder(folder: Path) -> Opened:
-    """Open a folder, read no row; UserError where tokenizer, vocab_edit.json and matrices disagree."""
-    tokenizer = read_tokenizer_json(folder)
-    tensors = find_vocab_tensors(read_checkpoint(folder), read_json_object(folder / "config.json"))
-    highest, count = max(tokenizer.tokens), len(tokenizer.tokens)
-    if highest >= tensors.rows:
-        raise UserError(
-            f"{tokenizer.path} has a token with id {highest:,}, the matrices of {folder} have "
-            f"{tensors.rows:,} rows; the two belong to different models: download both again"
-        )
-    path, edit, new_to_old = folder / EDIT_FILE, None, []
-    if path.is_file():
-        edit = read_versioned(path, format=EDIT_FORMAT[0], version=EDIT_FORMAT[1])
-        new_to_old = edit["new_to_old"]
-        if len(new_to_old) != count:
-            raise UserError(
-                f"{path} maps {len(new_to_old):,} tokens, {tokenizer.path} has {count:,}; the two belong to "
-                f"different folders: remove {path}"
-            )
-    matrices = {"input": tensors.embed[0]}
-    if not tensors.tied:
-        matrices["output"] = next(tensor for tensor in tensors.head if len(tensor.shape) == 2)
-    new = {new for new, old in enumerate(new_to_old) if old is None}
-    return Opened(folder, tokenizer, tensors, matrices, edit, new)

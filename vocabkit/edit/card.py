@@ -1,10 +1,8 @@
 """The model card of an edited or trained folder, in English and Vietnamese."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from vocabkit.checkpoint.record import base_name
+from vocabkit.checkpoint.record import EditRecord, base_name
 
 CARD = """---
 base_model: {base_name}
@@ -31,7 +29,7 @@ model = AutoModelForCausalLM.from_pretrained("{name}")
 - Kept list: {source}.
 - {pad_text}
 - {guard_text}
-- Any text can still be read: what has no token is spelled with smaller pieces{fallback_en}.
+- Any text can still be read: what has no token is spelled with smaller pieces.
 - The terms of the base model hold for this one too.
 
 ## Tiếng Việt
@@ -46,7 +44,7 @@ Mở như mọi checkpoint khác, với đoạn mã ở trên.
 - Danh sách giữ: {source}.
 - {pad_text_vi}
 - {guard_text_vi}
-- Vẫn đọc được mọi văn bản: chữ nào không có token riêng thì được ghép từ các mảnh nhỏ hơn{fallback_vi}.
+- Vẫn đọc được mọi văn bản: chữ nào không có token riêng thì được ghép từ các mảnh nhỏ hơn.
 - Điều khoản sử dụng của mô hình gốc vẫn có hiệu lực với mô hình này.
 """
 
@@ -125,17 +123,17 @@ Các hàng mới được chưng cất: mọi thứ khác giữ nguyên, chúng 
   như sau các token cũ của nó. Ngoài ra không gì được huấn luyện."""
 
 
-def write_card(folder: Path, edit: Mapping[str, Any], *, name: str, has_bytes: bool = True) -> None:
-    """Write FOLDER/README.md from vocab_edit.json's data. has_bytes: the tokenizer can spell any text."""
-    pad = edit["pad_rows"]
-    guarded = sum(len(ids) for reason, ids in edit["suppressed"].items() if reason != "padding rows")
-    base = str(edit["base_model"])
+def write_card(folder: Path, record: EditRecord, *, name: str) -> None:
+    """Write FOLDER/README.md, the card of an edit."""
+    pad = record.pad_rows
+    guarded = sum(len(ids) for reason, ids in record.suppressed.items() if reason != "padding rows")
+    base = record.base_model
     about = dict(
         name=name,
         base=base,
         base_name=base_name(base),
-        n_tokens=edit["n_tokens"],
-        vocab_size=edit["vocab_size"],
+        n_tokens=record.n_tokens,
+        vocab_size=record.vocab_size,
         pad_text=f"Rows {pad[0]} to {pad[1]} are padding, all zero, and never generated."
         if pad
         else "No padding rows.",
@@ -145,9 +143,9 @@ def write_card(folder: Path, edit: Mapping[str, Any], *, name: str, has_bytes: b
             else "Không có hàng đệm."
         ),
     )
-    if edit["task"] == "extend_vocab":
-        made, made_vi = (DISTILLED, DISTILLED_VI) if edit["init"]["name"] == "distill" else (MADE, MADE_VI)
-        words, syllables = edit["words"], [row["syllable"].strip() for row in edit.get("syllables", [])]
+    if record.init:
+        made, made_vi = (DISTILLED, DISTILLED_VI) if record.init["name"] == "distill" else (MADE, MADE_VI)
+        words, syllables = record.words or [], [row["syllable"].strip() for row in record.syllables or []]
         new = [f"{len(words):,} Vietnamese words"] * bool(words)
         new += [f"{len(syllables):,} Vietnamese syllables"] * bool(syllables)
         new_vi = [f"{len(words):,} từ tiếng Việt"] * bool(words)
@@ -157,19 +155,17 @@ def write_card(folder: Path, edit: Mapping[str, Any], *, name: str, has_bytes: b
             new=" and ".join(new),
             new_vi=" và ".join(new_vi),
             examples=", ".join(f"“{word.replace('▁', ' ')}”" for word in [*words, *syllables][:3]),
-            made=made.format(init=edit["init"]["name"]),
-            made_vi=made_vi.format(init=edit["init"]["name"]),
+            made=made.format(init=record.init["name"]),
+            made_vi=made_vi.format(init=record.init["name"]),
         )
     else:
         card = CARD.format(
             **about,
-            base_n_tokens=edit["base_n_tokens"],
-            share=edit["n_tokens"] / edit["base_n_tokens"],
-            base_vocab_size=edit["base_vocab_size"],
-            source=edit["keep"]["source"],
+            base_n_tokens=record.base_n_tokens,
+            share=record.n_tokens / record.base_n_tokens,
+            base_vocab_size=record.base_vocab_size,
+            source=(record.keep or {})["source"],
             guard_text=GUARD.format(guarded) if guarded else NO_GUARD,
             guard_text_vi=GUARD_VI.format(guarded) if guarded else NO_GUARD_VI,
-            fallback_en="" if has_bytes else ", or, if its characters are gone, as <unk>",
-            fallback_vi="" if has_bytes else ", hoặc thành <unk> nếu ký tự của nó đã bị bỏ",
         )
     (folder / "README.md").write_text(card, encoding="utf-8")

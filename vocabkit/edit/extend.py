@@ -9,30 +9,36 @@ in this order).
 """
 
 import contextlib
-import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from vocabkit.checkpoint.folder import Source, open_source, without_gc
-from vocabkit.checkpoint.record import EDIT_FILE, EDIT_FORMAT
-from vocabkit.checkpoint.torch_bin import with_bytes
-from vocabkit.edit.write import Decision, provenance, write_edit
+from vocabkit.checkpoint.folder import Folder, open_folder, without_gc
+from vocabkit.edit.write import record_of, writing
 from vocabkit.errors import UserError
-from vocabkit.files import read_json_object, sha256_file
+from vocabkit.files import sha256_file
 from vocabkit.outputs import check_new
-from vocabkit.rows.contexts import Lessons, choose_init, find_lessons
+from vocabkit.rows.contexts import choose_init, find_lessons
 from vocabkit.rows.make import Origin, check_base, make_rows
+from vocabkit.tokenizer import bpe
 from vocabkit.tokenizer.encoder import extended, load_encoder
 from vocabkit.tokenizer.spm import piece_tokens, select_pieces
 from vocabkit.tokenizer.tokenizer_json import UNIGRAM, TokenizerJson, stored_text
 from vocabkit.vocab.new_tokens import check_extended, check_pieces, check_syllables, make_merges, make_tokens
 from vocabkit.vocab.plan import NewMerge, NewToken, Plan, extend_plan
-from vocabkit.vocab.word_list import DICTIONARY, WORDS, read_dictionary, read_syllables, read_words
+from vocabkit.vocab.word_list import (
+    DICTIONARY,
+    WORDS,
+    count_rows,
+    read_dictionary,
+    read_syllables,
+    read_words,
+)
 
-NUM_WORDS = 1024
+NUM_WORDS = 1024  # of the bundled list
 
 
 def extend_vocab(
@@ -41,8 +47,9 @@ def extend_vocab(
     *,
     base: Path | None = None,
     words: Path | None = None,
+    num_tokens: int | None = None,
     num_words: int | None = None,
-    syllables: int = 0,
+    syllables: int | None = None,
     init: str | None = None,
     contexts: Sequence[str] = (),
     contexts_per_word: int | None = None,
@@ -53,48 +60,43 @@ def extend_vocab(
     dry_run: bool = False,
     made_by: str = "vocabkit",
 ) -> None:
-    """Extend MODEL with the first num_words of a file (1,024, or all of a shorter file) and its first
-    syllables into OUT; with dry_run print what would be added and write nothing.
+    """Extend MODEL with words and syllables of a list into OUT; with dry_run print what would be added and
+    write nothing.
 
+    words, num_tokens, num_words, syllables: the list and how much of it, see take_list().
     base: the checkpoint that MODEL was trimmed out of, whose rows an init may use where MODEL has lost them.
-    init, contexts: how rows are made and the texts that `distill` reads, see distill_rows.choose_init().
+    init, contexts: how rows are made and the texts that `distill` reads, see rows.contexts.choose_init().
     Raises UserError for whatever the user can mend; OUT then does not exist, and the source is as it was.
     """
     if not dry_run:
         check_new(out)
     init, texts = choose_init(init, contexts)
-    listed, file = _words(words, num_words, syllables)
-    merges = read_syllables(file, count=syllables)
-    known = None
-    if init == "english":
-        known = read_dictionary(_dictionary(dictionary))
-        if listed and not any(word.lower() in known for word in listed):
-            raise UserError(f"{_dictionary(dictionary)} knows none of the words of {file}; give another one")
+    taken = take_list(words, num_tokens=num_tokens, num_words=num_words, syllables=syllables)
+    known = _equivalents(dictionary, taken) if init == "english" else None
     with without_gc():
-        source = open_source(model)
+        source = open_folder(model, to_edit=True)
         encoder = load_encoder(model)
-        tokens = make_tokens(listed, source.tokenizer, encoder)
-        new_merges = make_merges(merges, source.tokenizer, encoder, file=file)
-        _refuse_both(tokens, new_merges, source.tokenizer, file=file)
+        tokens = make_tokens(taken.words, source.tokenizer, encoder)
+        new_merges = make_merges(taken.merges, source.tokenizer, encoder, file=taken.file)
+        _refuse_both(tokens, new_merges, source.tokenizer, file=taken.file)
         plan = extend_plan(
             source.tokenizer,
             tokens,
-            suppressed=_suppressed(source),
+            suppressed=source.record.suppressed if source.record else {},
             new_merges=new_merges,
             pad_multiple=pad_multiple,
         )
         after = _check_tokenizer(source, plan, encoder)
-        untrimmed = open_source(base) if base is not None else None
-        if untrimmed is not None:
+        untrimmed = open_folder(base, to_edit=True) if base else None
+        if untrimmed:
             check_base(source, untrimmed)
+        contents = [token.content for token in tokens]
+        merged = [stored_text(merge.token, source.tokenizer) for merge in new_merges]
         lessons = None
         if init == "distill" and not dry_run:
             lessons = find_lessons(
                 texts,
-                [
-                    *(stored_text(merge.token, source.tokenizer) for merge in new_merges),
-                    *(token.content for token in tokens),
-                ],
+                [*merged, *contents],
                 old_encoder=encoder,
                 new_encoder=after,
                 ids=range(len(plan.new_to_old), plan.n_tokens),
@@ -102,43 +104,114 @@ def extend_vocab(
                 per_word=contexts_per_word,
                 seed=seed,
             )
-        _print_plan(source, plan, file, init)
+        _print_plan(source, plan, taken, init)
         if dry_run:
             return
-        old = encoder.encode_batch([token.content for token in tokens], add_special_tokens=False)
-        own = {
-            "words": [word.replace(" ", "▁") for word in listed],
-            **({"syllables": _syllables(source, plan)} if plan.merges else {}),
-            "words_file": {"name": file.name, "sha256": sha256_file(file)},
-            "replaces": [*(list(m.replaces) for m in plan.new_merges), *(found.ids for found in old)],
-        }
-        decide = functools.partial(
-            _decide,
-            base=untrimmed,
-            plan=plan,
-            own=own,
-            init=init,
-            seed=seed,
-            known=known,
-            lessons=lessons,
-            scratch=out.parent,
-            made_by=made_by,
-        )
-        write_edit(source, out, decide, hardlink=hardlink)
+        with writing(source, out, hardlink=hardlink) as edit:
+            with untrimmed.readable(out.parent) if untrimmed else contextlib.nullcontext() as readable:
+                rows, facts = make_rows(
+                    Origin(edit.source, readable),
+                    contents,
+                    init=init,
+                    seed=seed,
+                    dictionary=known,
+                    merged={  # not by encoding their text: a token may be a part of a character
+                        text: [source.tokenizer.tokens[old] for old in merge.replaces]
+                        for text, merge in zip(merged, new_merges, strict=True)
+                    },
+                    lessons=lessons,
+                )
+            if facts.get("without_equivalent"):
+                with tqdm.external_write_mode():  # not into the line of a progress bar
+                    print(f"{facts['without_equivalent']:,} words have no English equivalent: mean instead")
+            old = encoder.encode_batch(contents, add_special_tokens=False)
+            record = record_of(
+                source,
+                plan,
+                task="extend_vocab",
+                made_by=made_by,
+                words=[word.replace(" ", "▁") for word in taken.words],
+                syllables=[
+                    {"syllable": text, "merge": [merge.left, merge.right]}
+                    for text, merge in zip(merged, new_merges, strict=True)
+                ]
+                or None,
+                words_file={"name": taken.file.name, "sha256": sha256_file(taken.file)},
+                replaces=[*(list(merge.replaces) for merge in new_merges), *(found.ids for found in old)],
+                init={**facts, "base": str(base) if base else None},
+            )
+            edit.finish(plan, record, rows)
         if lessons:
             lessons.state_file.unlink(missing_ok=True)
 
 
-def _words(words: Path | None, num_words: int | None, syllables: int) -> tuple[list[str], Path]:
-    if syllables < 0:
+@dataclass(frozen=True)
+class Taken:
+    """What is taken of a list: words as text, merges of syllables. words_there, syllables_there: of how many.
+
+    why: what decided how much, for people.
+    """
+
+    file: Path
+    words: list[str]
+    merges: list[bpe.Merge]
+    words_there: int
+    syllables_there: int
+    why: str
+
+
+def take_list(
+    file: Path | None, *, num_tokens: int | None, num_words: int | None, syllables: int | None
+) -> Taken:
+    """Read what is to be added of a list, of the bundled one where file is None.
+
+    num_tokens: its first rows, words and syllables as they come. num_words, syllables: the first of each
+    kind; where one alone is given, 1,024 words (or all of fewer), or no syllable. None of the three: all of
+    the file, or the first 1,024 words of the bundled list. UserError for what the list does not have.
+    """
+    if num_tokens is not None and (num_words, syllables) != (None, None):
+        other = "--num_words" if num_words is not None else "--syllables"
+        raise UserError(
+            f"--num_tokens {num_tokens} takes words and syllables as the list has them, {other} counts one "
+            "kind; give one of the two flags"
+        )
+    if syllables is not None and syllables < 0:
         raise UserError(f"--syllables is {syllables}, expected 0 or more")
     if num_words is not None and num_words < (0 if syllables else 1):
         raise UserError(f"--num_words is {num_words}, expected 1 or more, such as {NUM_WORDS}")
-    file = words or WORDS
-    if words is None and not file.is_file():
-        raise UserError(f"{file} is missing; give a file of words with --words FILE (.jsonl or .txt)")
-    listed = read_words(file, count=num_words)
-    return (listed if num_words is not None else listed[:NUM_WORDS]), file
+    path = file or WORDS
+    if not file and not path.is_file():
+        raise UserError(f"{path} is missing; give a file of words with --words FILE (.jsonl or .txt)")
+    there = count_rows(path)
+    some = min(NUM_WORDS, there[0])
+    if num_tokens is not None:
+        if not 1 <= num_tokens <= sum(there):
+            raise UserError(
+                f"--num_tokens is {num_tokens:,}, {path} has {there[0]:,} words and {there[1]:,} syllables; "
+                f"give 1 to {sum(there):,}"
+            )
+        wanted, why = count_rows(path, first=num_tokens), f"the first {num_tokens:,} rows"
+    elif num_words is not None or syllables is not None:
+        wanted, why = (some if num_words is None else num_words, syllables or 0), "the first of each"
+    elif file:
+        wanted, why = there, "the whole list"
+    else:
+        wanted, why = (some, 0), "unless --num_tokens, --num_words or --syllables says otherwise"
+    listed, merges = read_words(path, count=wanted[0]), read_syllables(path, count=wanted[1])
+    return Taken(path, listed, merges, *there, why)
+
+
+def _equivalents(given: Path | None, taken: Taken) -> dict[str, list[str]]:
+    """Return the dictionary for --init english; UserError if it knows none of the words."""
+    if given is None and not DICTIONARY.is_file():
+        raise UserError(
+            "--init english needs equivalents: give --dictionary FILE, English TAB Vietnamese or .jsonl"
+        )
+    file = given or DICTIONARY
+    known = read_dictionary(file)
+    if taken.words and not any(word.lower() in known for word in taken.words):
+        raise UserError(f"{file} knows none of the words of {taken.file}; give another one")
+    return known
 
 
 def _refuse_both(
@@ -150,33 +223,11 @@ def _refuse_both(
         raise UserError(f"{file} has {min(both)!r} as a word and as a syllable; remove one of the two")
 
 
-def _syllables(source: Source, plan: Plan) -> list[dict[str, Any]]:
-    """Return the new syllables as the file of words has them."""
-    return [
-        {"syllable": stored_text(merge.token, source.tokenizer), "merge": [merge.left, merge.right]}
-        for merge in plan.new_merges
-    ]
-
-
-def _dictionary(given: Path | None) -> Path:
-    if given is None and not DICTIONARY.is_file():
-        raise UserError(
-            "--init english needs equivalents: give --dictionary FILE, English TAB Vietnamese or .jsonl"
-        )
-    return given or DICTIONARY
-
-
-def _suppressed(source: Source) -> dict[str, list[int]]:
-    """Return what an earlier edit keeps generate() from choosing, reason → ids."""
-    edit = read_json_object(source.folder / EDIT_FILE, missing_ok=True)
-    return edit["suppressed"] if edit.get("format") == EDIT_FORMAT[0] else {}
-
-
-def _check_tokenizer(source: Source, plan: Plan, encoder: Any) -> Any:
+def _check_tokenizer(source: Folder, plan: Plan, encoder: Any) -> Any:
     """Return the extended tokenizer; UserError if these cannot be its tokens without changing a text."""
     positions: list[int] = []
     for name, model in source.spm_models.items():
-        path = source.folder / name
+        path = source.path / name
         positions = piece_tokens(model, path=path, vocab=source.tokenizer.piece_ids)
         if source.tokenizer.family != UNIGRAM and positions != list(source.tokenizer.tokens):
             raise UserError(
@@ -206,40 +257,7 @@ def _check_tokenizer(source: Source, plan: Plan, encoder: Any) -> Any:
     return after
 
 
-def _decide(
-    source: Source,
-    *,
-    base: Source | None,
-    plan: Plan,
-    own: dict[str, Any],
-    init: str,
-    seed: int,
-    known: dict[str, list[str]] | None,
-    lessons: Lessons | None,
-    scratch: Path,
-    made_by: str,
-) -> Decision:
-    """Return what to write, the new rows with it."""
-    contents = [token.content for token in plan.new_tokens]
-    tokens = source.tokenizer.tokens
-    merged = {  # not by encoding their text: a token may be a part of a character
-        stored_text(merge.token, source.tokenizer): [tokens[old] for old in merge.replaces]
-        for merge in plan.new_merges
-    }
-    with with_bytes(base.checkpoint, scratch) if base else contextlib.nullcontext() as opened:
-        origin = Origin(source, base.with_checkpoint(opened) if base and opened else None)
-        rows, facts = make_rows(
-            origin, contents, init=init, seed=seed, dictionary=known, merged=merged, lessons=lessons
-        )
-    if facts.get("without_equivalent"):
-        with tqdm.external_write_mode():  # not into the line of a progress bar
-            print(f"{facts['without_equivalent']:,} words have no English equivalent: mean instead")
-    facts["base"] = str(base.folder) if base else None
-    edit = provenance(source, plan, task="extend_vocab", made_by=made_by, own={**own, "init": facts})
-    return Decision(plan, edit, rows)
-
-
-def _print_plan(source: Source, plan: Plan, file: Path, init: str) -> None:
+def _print_plan(source: Folder, plan: Plan, taken: Taken, init: str) -> None:
     """Print what would be added, and what it costs."""
     tensors = (*source.tensors.embed, *source.tensors.head)
     before = source.checkpoint.size
@@ -250,10 +268,16 @@ def _print_plan(source: Source, plan: Plan, file: Path, init: str) -> None:
         ("syllables", len(plan.new_merges), shown),
     )
     tied = "tied" if source.tensors.tied else "untied"
-    print(f"{source.folder}: {source.tokenizer.family}, {tied} embeddings")
+    print(f"{source.path}: {source.tokenizer.family}, {tied} embeddings")
+    print(
+        f"taken     {len(taken.words):,} of {taken.words_there:,} words and {len(taken.merges):,} of "
+        f"{taken.syllables_there:,} syllables of {taken.file}: {taken.why}"
+    )
     for kind, count, first in kinds:
         if count:
-            print(f"{kind:10}{count:>13,} of {file}: {', '.join(map(repr, first))} …; their rows: {init}")
+            print(
+                f"{kind:10}{count:>13,} of {taken.file}: {', '.join(map(repr, first))} …; their rows: {init}"
+            )
     print(f"tokens    {len(source.tokenizer.tokens):>13,} → {plan.n_tokens:>13,}")
     print(f"rows      {source.tensors.rows:>13,} → {plan.vocab_size:>13,}")
     print(f"bytes     {before:>13,} → {after:>13,}")

@@ -3,15 +3,14 @@
 Reads a Hugging Face folder and kept lists; writes a new folder. The source is never changed.
 """
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from vocabkit.checkpoint.folder import Source, open_source, without_gc
-from vocabkit.edit.write import Decision, provenance, write_edit
+from vocabkit.checkpoint.folder import Folder, open_folder, without_gc
+from vocabkit.edit.write import record_of, writing
 from vocabkit.vocab.lists import wanted_ids
 from vocabkit.vocab.plan import Plan, make_plan
 
@@ -26,59 +25,50 @@ def trim_vocab(
     hardlink: bool = False,
     dry_run: bool = False,
     made_by: str = "vocabkit",
-) -> bool:
-    """Trim MODEL into OUT; return whether every check of what was written holds (OUT is written only then).
+) -> None:
+    """Trim MODEL into OUT; with dry_run print what would be kept and write nothing.
 
     Raises UserError for whatever the user can mend; OUT then does not exist, and the source is as it was.
     """
-    with without_gc():
-        source = open_source(model)
-        decide = functools.partial(
-            _decide,
-            keep_paths=keep_paths,
+
+    def decide() -> tuple[Plan, dict[str, Any]]:
+        ids, origin = wanted_ids(source.tokenizer, keep_paths)
+        plan = make_plan(
+            source.tokenizer,
+            ids,
+            required_ids=source.required,
+            spm_models=source.spm_models.values(),
             pad_multiple=pad_multiple,
             allow_all_bytes=allow_all_bytes,
-            made_by=made_by,
         )
+        with tqdm.external_write_mode():  # not into the line of a progress bar
+            print_plan(source, plan, origin)
+        return plan, origin
+
+    with without_gc():
+        source = open_folder(model, to_edit=True)
         if dry_run:
-            decide(source)
-        else:
-            write_edit(source, out, decide, hardlink=hardlink)
-    return True
+            decide()
+            return
+        with writing(source, out, hardlink=hardlink) as edit:
+            plan, origin = decide()
+            kept = {
+                **origin,
+                "requested": plan.requested,
+                "always_kept": plan.always_kept,
+                "added_by_closure": plan.added_by_closure,
+            }
+            edit.finish(plan, record_of(source, plan, task="trimm_vocab", made_by=made_by, keep=kept))
 
 
-def _decide(
-    source: Source, *, keep_paths: Sequence[Path], pad_multiple: int, allow_all_bytes: bool, made_by: str
-) -> Decision:
-    """Return what to write, and print it."""
-    ids, origin = wanted_ids(source.tokenizer, keep_paths)
-    plan = make_plan(
-        source.tokenizer,
-        ids,
-        required_ids=source.required,
-        spm_models=source.spm_models.values(),
-        pad_multiple=pad_multiple,
-        allow_all_bytes=allow_all_bytes,
-    )
-    with tqdm.external_write_mode():  # not into the line of a progress bar
-        print_plan(source, plan, origin)
-    kept = {
-        **origin,
-        "requested": plan.requested,
-        "always_kept": plan.always_kept,
-        "added_by_closure": plan.added_by_closure,
-    }
-    return Decision(plan, provenance(source, plan, task="trimm_vocab", made_by=made_by, own={"keep": kept}))
-
-
-def print_plan(source: Source, plan: Plan, origin: dict[str, Any]) -> None:
+def print_plan(source: Folder, plan: Plan, origin: dict[str, Any]) -> None:
     """Print what would be kept, and what it saves."""
     tokens = len(source.tokenizer.tokens)
     row_bytes = sum(tensor.row_bytes for tensor in (*source.tensors.embed, *source.tensors.head))
     before = source.checkpoint.size
     after = before - (source.tensors.rows - plan.vocab_size) * row_bytes
     tied = "tied" if source.tensors.tied else "untied"
-    print(f"{source.folder}: {source.tokenizer.family}, {tied} embeddings")
+    print(f"{source.path}: {source.tokenizer.family}, {tied} embeddings")
     print(f"kept list: {origin['how']}: {origin['source']}")
     print(f"tokens    {tokens:>13,} → {plan.n_tokens:>13,}  ({plan.n_tokens / tokens:.1%} kept)")
     print(f"          {plan.requested:>13,} asked for")

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from vocabkit.checkpoint.folder import Source, open_source
+from vocabkit.checkpoint.folder import Folder, open_folder
 from vocabkit.checkpoint.numbers import as_float32, to_bfloat16
 from vocabkit.checkpoint.shards import Tensor, read_rows
 from vocabkit.errors import UserError
@@ -67,7 +67,8 @@ def export_gguf(model: Path, out: Path, *, outtype: str | None = None) -> Path:
     from vocabkit.gguf.modelfile import modelfile
     from vocabkit.tokenizer.encoder import load_encoder
 
-    source = open_source(model)
+    source = open_folder(model)
+    _ = source.required  # UserError for an id that is no token
     config = _text_config(read_json_object(model / "config.json"))
     architecture = ARCHITECTURES.get(config.get("model_type", ""))
     if architecture is None:
@@ -182,7 +183,7 @@ def llama3_factors(config: Mapping[str, Any]) -> np.ndarray | None:
 
 
 def _pieces(
-    source: Source, config: Mapping[str, Any], architecture: str, kind: str, tokens: int
+    source: Folder, config: Mapping[str, Any], architecture: str, kind: str, tokens: int
 ) -> Iterator[Piece]:
     """Yield the tensors of the file in the order of its layers."""
     import gguf
@@ -224,12 +225,12 @@ def _pieces(
         )
     last = f"blk.{layers - 1}.ffn_down.weight"
     if missing := {"token_embd.weight", "output_norm.weight", last} - found:
-        raise UserError(f"{source.folder} has no tensor for {min(missing)}; is the checkpoint complete?")
+        raise UserError(f"{source.path} has no tensor for {min(missing)}; is the checkpoint complete?")
 
 
-def _is_copy(source: Source, head: Tensor) -> bool:
+def _is_copy(source: Folder, head: Tensor) -> bool:
     """Whether a stored head is the embeddings once more, as some tied checkpoints have it."""
-    config = read_json_object(source.folder / "config.json")
+    config = read_json_object(source.path / "config.json")
     return bool(_text_config(config).get("tie_word_embeddings", False)) and len(head.shape) == 2
 
 

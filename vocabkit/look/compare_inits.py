@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vocabkit.checkpoint.folder import Source, open_source, without_gc
+from vocabkit.checkpoint.folder import Folder, open_folder, without_gc
 from vocabkit.checkpoint.numbers import as_float32
 from vocabkit.checkpoint.shards import read_checkpoint
 from vocabkit.corpus import files as corpus_files
@@ -88,7 +88,7 @@ def compare_inits(
     listed = read_words(file, count=num_words)[: num_words or NUM_WORDS]
     corpora = find_sources([str(path) for path in texts])
     with without_gc():
-        sources = (open_source(base), open_source(model))
+        sources = (open_folder(base), open_folder(model))
     check_base(sources[1], sources[0])
     contexts, kept = _places(sources[1], corpora, listed, per_word=per_word)
     if not kept:
@@ -157,12 +157,12 @@ def _check_new_file(path: Path | None) -> None:
 
 
 def _places(
-    model: Source, sources: Sequence[corpus_files.Source], listed: Sequence[str], *, per_word: int
+    model: Folder, sources: Sequence[corpus_files.Source], listed: Sequence[str], *, per_word: int
 ) -> tuple[list[Context], list[str]]:
     """Return the contexts to measure at and the words that have one; a context's word is its place among
     these.
     """
-    encoder = load_encoder(model.folder)
+    encoder = load_encoder(model.path)
     contents = [token.content for token in make_tokens(listed, model.tokenizer, encoder)]
     new_encoder = extended(model.tokenizer, contents)
     found = find_contexts(sources, contents, encoder, new_encoder, per_word=per_word, part="test")
@@ -172,12 +172,12 @@ def _places(
 
 
 def _lines(
-    model: Source, words: Sequence[str], texts: Sequence[Path]
+    model: Folder, words: Sequence[str], texts: Sequence[Path]
 ) -> list[tuple[int, list[int], list[int]]]:
     """Return LINES lines of the part that is measured on, spread evenly: bytes, ids as old tokens, with new
     ones.
     """
-    old_encoder = load_encoder(model.folder)
+    old_encoder = load_encoder(model.path)
     tokens = make_tokens(words, model.tokenizer, old_encoder)
     new_encoder = extended(model.tokenizer, [token.content for token in tokens])
     rows = list(model.tokenizer.tokens)  # the extended tokenizer's ids → rows, which may have holes
@@ -195,7 +195,7 @@ def _lines(
 
 
 def _rows(
-    sources: tuple[Source, Source],
+    sources: tuple[Folder, Folder],
     words: Sequence[str],
     inits: Sequence[str],
     *,
@@ -230,10 +230,10 @@ def _rows(
 
 
 def _lessons(
-    model: Source, words: Sequence[str], texts: Sequence[Path], scratch: Path, *, seed: int
+    model: Folder, words: Sequence[str], texts: Sequence[Path], scratch: Path, *, seed: int
 ) -> Lessons:
     """Return what rows are distilled from: the part of the texts that nothing is measured on."""
-    encoder = load_encoder(model.folder)
+    encoder = load_encoder(model.path)
     contents = [token.content for token in make_tokens(words, model.tokenizer, encoder)]
     n_tokens = len(model.tokenizer.tokens)
     return find_lessons(
@@ -256,7 +256,7 @@ def _dictionary(given: Path | None, words: Sequence[str]) -> dict[str, list[str]
     return known
 
 
-def as_rows(model: Source, stored: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+def as_rows(model: Folder, stored: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
     """Return (input, output) or (input, output, bias) float32 of what make_rows made."""
     embed = model.tensors.embed[0]
     rows = [as_float32(stored[embed.name], embed)]

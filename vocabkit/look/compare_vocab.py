@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vocabkit.checkpoint.record import EDIT_FILE
+from vocabkit.checkpoint.record import EditRecord
 from vocabkit.files import read_json_object, sha256_file
 from vocabkit.tokenizer.bpe import text_for_people
 from vocabkit.tokenizer.settings import vocab_size_of
@@ -343,10 +343,9 @@ def _counts(tokenizer: TokenizerJson) -> str:
 def _edited_from(base: Path, model: Path) -> str:
     """Say so where one folder was made from the other: then verify_edit is the sharper question."""
     for source, edited in ((base, model), (model, base)):
-        if (edited / EDIT_FILE).is_file():
-            wanted = read_json_object(edited / EDIT_FILE).get("base_tokenizer_sha256")
-            if wanted == sha256_file(source / "tokenizer.json"):
-                return f"; {edited} was edited from {source}: check it with -t verify_edit"
+        record = EditRecord.find(edited)
+        if record and record.base_tokenizer_sha256 == sha256_file(source / "tokenizer.json"):
+            return f"; {edited} was edited from {source}: check it with -t verify_edit"
     return ""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vocabkit.checkpoint.folder import Opened
+from vocabkit.checkpoint.folder import Folder
 from vocabkit.checkpoint.numbers import rows_as_float32
 from vocabkit.errors import UserError
 from vocabkit.look.plots import BLUE, GOLD, GREEN, GREY, PURPLE, RED
@@ -29,21 +29,21 @@ SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.8, 0.8), (-0.8, 0.8), (0.8, -0.8),
 Neighbours = list[tuple[int, float]]  # row and cosine, best first
 
 
-def kinds_of_rows(opened: Opened) -> dict[str, list[int]]:
+def kinds_of_rows(opened: Folder) -> dict[str, list[int]]:
     """Return the rows of old tokens, of new ones, and of none; a kind without rows is left out."""
     old = [row for row in opened.tokenizer.tokens if row not in opened.new]
     kinds = {"tokens": old, "new tokens": sorted(opened.new), "padding": opened.padding}
     return {kind: rows for kind, rows in kinds.items() if rows}
 
 
-def draw(figure: Any, opened: Opened, norms: dict[str, np.ndarray], near: dict[int, Neighbours]) -> None:
+def draw(figure: Any, opened: Folder, norms: dict[str, np.ndarray], near: dict[int, Neighbours]) -> None:
     """Draw two dimensions of given rows and their neighbours, or of a sample of all, and all norms."""
     left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": (3, 2)})
     figure.subplots_adjust(left=0.05, right=0.98, bottom=0.08, top=0.9, wspace=0.14)
-    figure.suptitle(opened.folder.name, fontsize=14, parse_math=False)
+    figure.suptitle(opened.path.name, fontsize=14, parse_math=False)
     groups = _near_groups(opened, near) if near else _sample(opened, norms["input"])
     if not groups:
-        raise UserError(f"{opened.folder}: no row of input has a direction; run without --plot")
+        raise UserError(f"{opened.path}: no row of input has a direction; run without --plot")
     rows = sorted({row for _, _, ids in groups for row in ids})
     points, shares = project(rows_as_float32(opened.matrices["input"], rows))
     place = dict(zip(rows, points, strict=True))
@@ -73,7 +73,7 @@ def draw(figure: Any, opened: Opened, norms: dict[str, np.ndarray], near: dict[i
     right.legend(loc="best")
 
 
-def _near_groups(opened: Opened, near: dict[int, Neighbours]) -> list[tuple[str, str, list[int]]]:
+def _near_groups(opened: Folder, near: dict[int, Neighbours]) -> list[tuple[str, str, list[int]]]:
     """Return (name, colour, rows) for each given row: itself, then neighbours that are no other's."""
     groups, taken = [], set(near)
     for at, (row, found) in enumerate(near.items()):
@@ -83,7 +83,7 @@ def _near_groups(opened: Opened, near: dict[int, Neighbours]) -> list[tuple[str,
     return groups
 
 
-def _sample(opened: Opened, norms: np.ndarray) -> list[tuple[str, str, list[int]]]:
+def _sample(opened: Folder, norms: np.ndarray) -> list[tuple[str, str, list[int]]]:
     """Return (name, colour, rows) of up to SAMPLE rows of each language; the seed is fixed."""
     members: dict[str, list[int]] = {name: [] for name in GROUPS}
     for row, data in opened.tokenizer.token_bytes.items():
@@ -110,7 +110,7 @@ def project(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows @ flat.T, shares
 
 
-def _drawable(opened: Opened, row: int) -> str:
+def _drawable(opened: Folder, row: int) -> str:
     """Return a token as a short label; its id if the font lacks a character of it, as it does Chinese."""
     from matplotlib.font_manager import findfont, get_font
 
@@ -119,7 +119,7 @@ def _drawable(opened: Opened, row: int) -> str:
     return text[:28] if known else f"id {row}"
 
 
-def _label(axes: Any, opened: Opened, groups: Sequence[Any], place: dict[int, np.ndarray]) -> None:
+def _label(axes: Any, opened: Folder, groups: Sequence[Any], place: dict[int, np.ndarray]) -> None:
     """Write each token beside its point where no other label stands, given tokens first; count the rest."""
     from matplotlib.transforms import Bbox
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vocabkit.checkpoint.folder import Opened, open_folder
+from vocabkit.checkpoint.folder import Folder, open_folder
 from vocabkit.checkpoint.numbers import rows_as_float32
 from vocabkit.checkpoint.shards import Tensor
 from vocabkit.errors import UserError
@@ -59,7 +59,7 @@ def view_embeddings(model: Path, *, base: Path | None, tokens: Sequence[str], pl
         print(f"\n{plot}: written")
 
 
-def find_tokens(opened: Opened, texts: Sequence[str]) -> list[int]:
+def find_tokens(opened: Folder, texts: Sequence[str]) -> list[int]:
     """Return the ids of the texts that are one token, print how others are cut; UserError if none is one."""
     token_bytes, byte_ids = opened.tokenizer.token_bytes, opened.tokenizer.byte_ids()
     # Where two tokens stand for one byte, A and <0x41>, the later one wins: A
@@ -69,7 +69,7 @@ def find_tokens(opened: Opened, texts: Sequence[str]) -> list[int]:
         if text.encode("utf-8") in by_bytes:
             found.append(by_bytes[text.encode("utf-8")])
             continue
-        encoder = encoder or load_encoder(opened.folder)
+        encoder = encoder or load_encoder(opened.path)
         ids = encoder.encode(text, add_special_tokens=False).ids
         pieces = ", ".join(f"{opened.text(token_id)} ({token_id})" for token_id in ids)
         cut.append(f"{text!r} is not one token: it is cut into {pieces or 'nothing'}")
@@ -92,7 +92,7 @@ def row_norms(tensor: Tensor) -> np.ndarray:
     return np.concatenate([np.sqrt(np.einsum("vd,vd->v", block, block)) for _, block in float_blocks(tensor)])
 
 
-def nearest(opened: Opened, name: str, norms: np.ndarray, given: Sequence[int]) -> list[Neighbours]:
+def nearest(opened: Folder, name: str, norms: np.ndarray, given: Sequence[int]) -> list[Neighbours]:
     """Return for each given row its NEIGHBOURS rows of the largest cosine, itself left out.
 
     Padding, zero rows and rows that are not finite are nobody's neighbours and have none.
@@ -120,13 +120,13 @@ def nearest(opened: Opened, name: str, norms: np.ndarray, given: Sequence[int]) 
     return found
 
 
-def print_overview(opened: Opened, norms: dict[str, np.ndarray]) -> None:
+def print_overview(opened: Folder, norms: dict[str, np.ndarray]) -> None:
     """Print rows, tokens, padding, and of every matrix the norms."""
     rows, padding = opened.tensors.rows, opened.padding
     counts = {name: np.count_nonzero(values[padding]) for name, values in norms.items()}
     zero = ", ".join(f"{n:,} not zero in {name}" for name, n in counts.items() if n) or "all zero"
     where = f" (in {padding[0]} to {padding[-1]}; {zero})" if padding else ""
-    print(opened.folder)
+    print(opened.path)
     print(f"rows      {rows:,} = {len(opened.tokenizer.tokens):,} tokens + {len(padding):,} padding{where}")
     for name, tensor in opened.matrices.items():
         tied = "; tied: these rows are the output's too" if opened.tensors.tied else ""
@@ -150,39 +150,39 @@ def print_overview(opened: Opened, norms: dict[str, np.ndarray]) -> None:
             print(f"{name}: {len(broken):,} rows hold NaN or inf: {_some(opened, broken)}")
 
 
-def _some(opened: Opened, rows: Sequence[int]) -> str:
+def _some(opened: Folder, rows: Sequence[int]) -> str:
     more = f", {len(rows) - SHOWN:,} more" if len(rows) > SHOWN else ""
     return ", ".join(f"{opened.text(row)} {row}" for row in rows[:SHOWN]) + more
 
 
-def pair_rows(opened: Opened, base: Opened) -> tuple[list[tuple[int, int]], set[int]]:
+def pair_rows(opened: Folder, base: Folder) -> tuple[list[tuple[int, int]], set[int]]:
     """Return the (row, row of the base) that hold the same token, and the rows that are new.
 
     An edited folder and its base: by vocab_edit.json. Two folders in which no id stands for two tokens: id by
     id, padding too. Any other two: UserError.
     """
-    edit, mine, theirs = opened.edit, opened.tokenizer.tokens, base.tokenizer.tokens
-    if edit and edit.get("base_tokenizer_sha256") == sha256_file(base.tokenizer.path):
-        return [(new, old) for new, old in enumerate(edit["new_to_old"]) if old is not None], opened.new
+    record, mine, theirs = opened.record, opened.tokenizer.tokens, base.tokenizer.tokens
+    if record and record.base_tokenizer_sha256 == sha256_file(base.tokenizer.path):
+        return [(new, old) for new, old in enumerate(record.new_to_old) if old is not None], opened.new
     for row in mine.keys() & theirs.keys():
         if mine[row] != theirs[row]:
             raise UserError(
-                f"row {row} is {opened.text(row)} in {opened.folder}, {base.text(row)} in {base.folder}: two "
+                f"row {row} is {opened.text(row)} in {opened.path}, {base.text(row)} in {base.path}: two "
                 "vocabularies; compare them with -t compare_vocab"
             )
     common = range(min(opened.tensors.rows, base.tensors.rows))
     return [(row, row) for row in common if mine.get(row) == theirs.get(row)], mine.keys() - theirs.keys()
 
 
-def print_changes(opened: Opened, base: Opened) -> None:
+def print_changes(opened: Folder, base: Folder) -> None:
     """Print which rows differ from the base, the most changed first, and which are new."""
     pairs, new = pair_rows(opened, base)
-    print(f"\nbase      {base.folder}: {len(pairs):,} rows have a row there, {len(new):,} are new")
+    print(f"\nbase      {base.path}: {len(pairs):,} rows have a row there, {len(new):,} are new")
     for name in dict.fromkeys((*opened.matrices, *base.matrices)):
         mine, theirs = (side.matrices.get(name, side.matrices["input"]) for side in (opened, base))
         if mine.shape[1:] != theirs.shape[1:]:
             raise UserError(
-                f"{mine.name} of {opened.folder} has rows of {mine.shape[1]:,} values, {base.folder} of "
+                f"{mine.name} of {opened.path} has rows of {mine.shape[1]:,} values, {base.path} of "
                 f"{theirs.shape[1]:,}: models of two sizes; give the base of the same size"
             )
         changed = sorted(changed_rows(mine, theirs, pairs), key=lambda case: -case[1])

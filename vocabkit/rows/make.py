@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vocabkit.checkpoint import numbers
-from vocabkit.checkpoint.folder import Source
+from vocabkit.checkpoint.folder import Folder
 from vocabkit.checkpoint.numbers import RowStats, as_stored, rows_as_float32, stats_of
 from vocabkit.checkpoint.shards import Checkpoint
 from vocabkit.errors import UserError
@@ -25,7 +25,7 @@ from vocabkit.tokenizer.tokenizer_json import TokenizerJson
 
 
 def distil_rows(
-    model: Source,
+    model: Folder,
     rows: Mapping[str, np.ndarray],
     stats: Mapping[str, RowStats],
     lessons: Lessons,
@@ -62,9 +62,7 @@ def distil_rows(
         )
         for context in lessons.contexts
     ]
-    done = distill(
-        model.folder, contexts, start, first_new=first_new, state_file=lessons.state_file, seed=seed
-    )
+    done = distill(model.path, contexts, start, first_new=first_new, state_file=lessons.state_file, seed=seed)
     made = dict(rows)
     for tensor in model.tensors.embed:
         made[tensor.name] = done.input
@@ -85,13 +83,13 @@ def distil_rows(
 class Origin:
     """Where tokens and their rows are looked up: a model, and the untrimmed one it came from (or None)."""
 
-    model: Source
-    base: Source | None = None
+    model: Folder
+    base: Folder | None = None
 
     def pieces(self, texts: Sequence[str]) -> list[list[str]]:
         """Return the tokens of each text, as the untrimmed tokenizer cuts it where there is one."""
         source = self.base or self.model
-        encoder = load_encoder(source.folder)
+        encoder = load_encoder(source.path)
         found = encoder.encode_batch(list(texts), add_special_tokens=False)
         return [[source.tokenizer.tokens[i] for i in encoding.ids] for encoding in found]
 
@@ -119,14 +117,14 @@ def _gather(checkpoint: Checkpoint, name: str, ids: dict[str, int]) -> dict[str,
     return dict(zip((token for token, _ in ordered), values, strict=True))
 
 
-def check_base(model: Source, base: Source) -> None:
+def check_base(model: Folder, base: Folder) -> None:
     """Raise UserError unless the rows of both can stand beside each other: same tensors, widths and types."""
     for tensor in (*model.tensors.embed, *model.tensors.head):
         other = base.checkpoint.tensors.get(tensor.name)
         found = None if other is None else (other.dtype, other.shape[1:])
         if found != (tensor.dtype, tensor.shape[1:]):
             raise UserError(
-                f"{model.folder}: {tensor.name} has rows {tensor.dtype} {tensor.shape[1:]}, in {base.folder} "
+                f"{model.path}: {tensor.name} has rows {tensor.dtype} {tensor.shape[1:]}, in {base.path} "
                 f"{found}; -b must be the checkpoint that the model was trimmed out of"
             )
     special = {entry["content"] for entry in model.tokenizer.data["added_tokens"] if entry["special"]}
@@ -135,8 +133,8 @@ def check_base(model: Source, base: Source) -> None:
     )
     if model.tokenizer.family != base.tokenizer.family or strange:
         raise UserError(
-            f"{base.folder} lacks the token {strange[0] if strange else base.tokenizer.family!r} of "
-            f"{model.folder}; -b must be the checkpoint that the model was trimmed out of"
+            f"{base.path} lacks the token {strange[0] if strange else base.tokenizer.family!r} of "
+            f"{model.path}; -b must be the checkpoint that the model was trimmed out of"
         )
 
 
@@ -226,11 +224,11 @@ def make_rows(
     return {tensor.name: as_stored(made[tensor.name], tensor) for _, tensor in sides}, facts
 
 
-def _neighbours(model: Source, contents: Sequence[str], merged: Mapping[str, list[str]]) -> list[list[str]]:
+def _neighbours(model: Folder, contents: Sequence[str], merged: Mapping[str, list[str]]) -> list[list[str]]:
     """Return for each new token the old one-token words whose last hidden states are nearest to its own."""
     from vocabkit.models.load import last_hidden_states
 
-    encoder = load_encoder(model.folder)
+    encoder = load_encoder(model.path)
     anchors = word_tokens(model.tokenizer, encoder)
     if not anchors:
         raise UserError(f"{model.tokenizer.path} has no token that is a whole word; choose another --init")
@@ -238,6 +236,6 @@ def _neighbours(model: Source, contents: Sequence[str], merged: Mapping[str, lis
     words = encoder.encode_batch(list(contents[len(merged) :]), add_special_tokens=False)
     own = [[model.tokenizer.vocab[token] for token in tokens] for tokens in merged.values()]
     own += [found.ids for found in words]
-    hidden = last_hidden_states(model.folder, [*own, *([ids[token]] for token in anchors)])
+    hidden = last_hidden_states(model.path, [*own, *([ids[token]] for token in anchors)])
     chosen = formulas.nearest(hidden[: len(own)], hidden[len(own) :])
     return [[anchors[at] for at in row] for row in chosen]

@@ -8,15 +8,15 @@ computed in, a tied model cannot grow a head, and no wrapper is left.
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vocabkit.checkpoint.numbers import as_stored
-from vocabkit.checkpoint.record import EDIT_FILE, base_name
+from vocabkit.checkpoint.record import EDIT_FILE, EditRecord, base_name
 from vocabkit.checkpoint.shards import (
     Checkpoint,
     Tensor,
@@ -29,9 +29,11 @@ from vocabkit.checkpoint.shards import (
 )
 from vocabkit.checkpoint.vocab_tensors import find_vocab_tensors
 from vocabkit.errors import UserError
-from vocabkit.files import copy_file, copy_range, read_json_object, write_json
+from vocabkit.files import copy_file, copy_range, read_json_object, read_versioned, write_json
 
 TRAINING_FILE = "training.json"
+
+TRAINING_FORMAT = ("vocab-training", 1)
 
 REPORTS = ("verify_report.json", "README.md")  # of the edit before: they speak of other weights
 
@@ -152,15 +154,24 @@ def append_stage(source: Path, part: Path, stage: Mapping[str, Any], *, name: st
 
     It stands in vocab_edit.json, in training.json where the vocabulary was never edited. name: of the folder.
     """
-    file = EDIT_FILE if (source / EDIT_FILE).is_file() else TRAINING_FILE
-    path = part / file
-    record: dict[str, Any] = {"format": "vocab-training", "version": 1}
-    if path.is_file():
-        record = read_json_object(path)
-    record["training"] = [*record.get("training", []), dict(stage)]
-    path.unlink(missing_ok=True)  # a copy that may share the source's blocks
-    write_json(path, record, indent=None if file == EDIT_FILE else 2)
-    write_trained_card(part, record, file=file, name=name)
+    record = EditRecord.find(source)
+    file = EDIT_FILE if record else TRAINING_FILE
+    before = record.training or [] if record else _earlier_stages(source)
+    stages = [*before, dict(stage)]
+    (part / file).unlink(missing_ok=True)  # a copy that may share the source's blocks
+    if record:
+        replace(record, training=stages).write(part)
+    else:
+        kind, version = TRAINING_FORMAT
+        write_json(part / file, {"format": kind, "version": version, "training": stages})
+    write_trained_card(part, record, stages, name=name)
+
+
+def _earlier_stages(folder: Path) -> list[dict[str, Any]]:
+    path = folder / TRAINING_FILE
+    if not path.is_file():
+        return []
+    return read_versioned(path, format=TRAINING_FORMAT[0], version=TRAINING_FORMAT[1])["training"]
 
 
 TRAINED = """---
@@ -209,17 +220,19 @@ EDITED = {  # what was done to the vocabulary before
 }
 
 
-def write_trained_card(folder: Path, record: Mapping[str, Any], *, file: str, name: str) -> None:
-    """Write FOLDER/README.md of a trained folder; record: what FILE in it holds, its "training" is shown."""
+def write_trained_card(
+    folder: Path, record: EditRecord | None, stages: Sequence[Mapping[str, Any]], *, name: str
+) -> None:
+    """Write FOLDER/README.md of a trained folder; record: of its vocabulary, if that was ever edited."""
     rows = []
-    for number, stage in enumerate(record["training"], 1):
+    for number, stage in enumerate(stages, 1):
         layers = stage["finetune_layers"] + (f", LoRA {stage['lora_rank']}" if stage["lora_rank"] else "")
         bits = [stage["bits_per_byte_before"], stage["bits_per_byte_after"]]
         shown = " → ".join(f"{value:.4f}" for value in bits) if None not in bits else "not measured"
         cells = [number, stage["train_rows"], layers, stage["objective"], f"{stage['steps']:,}", shown]
         rows.append("| " + " | ".join(map(str, cells)) + " |")
-    base = str(record.get("base_model", record["training"][0]["base_model"]))
-    before, before_vi = EDITED.get(record.get("task", ""), (None, None))
+    base = record.base_model if record else str(stages[0]["base_model"])
+    before, before_vi = EDITED[record.task] if record else (None, None)
     card = TRAINED.format(
         name=name,
         base=base_name(base),
@@ -227,6 +240,6 @@ def write_trained_card(folder: Path, record: Mapping[str, Any], *, file: str, na
         edited=f" after its vocabulary was {before}" if before else "",
         edited_vi=f" sau khi bộ từ vựng {before_vi}" if before_vi else "",
         stages="\n".join(rows),
-        record=file,
+        record=EDIT_FILE if record else TRAINING_FILE,
     )
     (folder / "README.md").write_text(card, encoding="utf-8")

@@ -6,15 +6,18 @@ Reads both folders and vocab_edit.json; writes nothing.
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from vocabkit.checkpoint.record import EDIT_FILE, EDIT_FORMAT
+from vocabkit.checkpoint.record import EDIT_FILE, EditRecord
 from vocabkit.checkpoint.shards import Checkpoint, read_checkpoint
 from vocabkit.checkpoint.vocab_tensors import VocabTensors, find_vocab_tensors
 from vocabkit.errors import UserError
-from vocabkit.files import read_json_object, read_versioned, sha256_file
+from vocabkit.files import read_json_object, sha256_file
 from vocabkit.tokenizer.encoder import extended, load_encoder
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson, read_tokenizer_json
+
+if TYPE_CHECKING:
+    import tokenizers
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Edited:
 
     base: Path
     out: Path
-    edit: dict[str, Any]
+    record: EditRecord
     base_tokenizer: TokenizerJson
     tokenizer: TokenizerJson
     opened_base: Checkpoint | None = None  # the base's weights where they are open already, or not in base
@@ -51,7 +54,7 @@ class Edited:
     @functools.cached_property
     def new_to_old(self) -> list[int | None]:
         """The old id of each new one, None for a token that the base does not have."""
-        return self.edit["new_to_old"]
+        return self.record.new_to_old
 
     @functools.cached_property
     def old_to_new(self) -> dict[int, int]:
@@ -63,8 +66,8 @@ class Edited:
         """Id → text of the tokens that the base does not have, as vocab_edit.json names them: first what BPE
         makes itself, then added tokens.
         """
-        ids = [new for new, old in enumerate(self.new_to_old) if old is None]
-        words, syllables = (self.edit.get(name, []) for name in ("words", "syllables"))
+        ids = self.record.new_ids
+        words, syllables = self.record.words or [], self.record.syllables or []
         if len(words) + len(syllables) != len(ids):
             raise UserError(
                 f"{self.out / EDIT_FILE} names {len(words)} words and {len(syllables)} syllables, but "
@@ -76,7 +79,7 @@ class Edited:
     @functools.cached_property
     def merged(self) -> dict[int, list[int]]:
         """Id → the old ids that it replaces, as this folder numbers them, of what new merges make."""
-        replaces = self.edit.get("replaces", [])[: len(self.edit.get("syllables", []))]
+        replaces = (self.record.replaces or [])[: len(self.record.syllables or [])]
         return {
             new: [self.old_to_new[old] for old in olds]
             for new, olds in zip(list(self.added)[: len(replaces)], replaces, strict=True)
@@ -88,7 +91,7 @@ class Edited:
         return {new: text for new, text in self.added.items() if new not in self.merged}
 
     @functools.cached_property
-    def words_encoder(self) -> tuple[Any, list[int]]:
+    def words_encoder(self) -> "tuple[tokenizers.Tokenizer, list[int]]":
         """The base's tokenizer with the new words alone, and its ids → the edited folder's."""
         encoder = extended(self.base_tokenizer, list(self.words.values()))
         return encoder, [*self.old_to_new.values(), *self.words]
@@ -99,12 +102,12 @@ class Edited:
         return [ids[token_id] for token_id in encoder.encode(text, add_special_tokens=False).ids]
 
     @functools.cached_property
-    def base_encoder(self) -> Any:
+    def base_encoder(self) -> "tokenizers.Tokenizer":
         """The base's tokenizer as the tokenizers library runs it."""
         return load_encoder(self.base)
 
     @functools.cached_property
-    def encoder(self) -> Any:
+    def encoder(self) -> "tokenizers.Tokenizer":
         """The edited tokenizer as the tokenizers library runs it."""
         return load_encoder(self.out)
 
@@ -120,13 +123,12 @@ def open_edited(base: Path, out: Path, *, base_tokenizer: TokenizerJson | None =
         raise UserError(
             f"{path} is missing; -m must be a folder that this toolkit wrote, -b the one it came from"
         )
-    edit = read_versioned(path, format=EDIT_FORMAT[0], version=EDIT_FORMAT[1])
+    record = EditRecord.read(out)
     base_tokenizer = base_tokenizer or read_tokenizer_json(base)
-    found = sha256_file(base_tokenizer.path)
-    if found != edit.get("base_tokenizer_sha256"):
-        wanted = str(edit.get("base_tokenizer_sha256"))
+    found, wanted = sha256_file(base_tokenizer.path), record.base_tokenizer_sha256
+    if found != wanted:
         raise UserError(
             f"{base / 'tokenizer.json'} has sha256 {found[:12]}…, {path} was made from {wanted[:12]}…; "
-            f"give that base: -b {edit.get('base_model')}"
+            f"give that base: -b {record.base_model}"
         )
-    return Edited(base, out, edit, base_tokenizer, read_tokenizer_json(out))
+    return Edited(base, out, record, base_tokenizer, read_tokenizer_json(out))

@@ -22,7 +22,7 @@ def check_files(edited: Edited) -> Check:
     """
     out, tokenizer = edited.out, edited.tokenizer
     check = Check("1 files", f"{sum(path.is_file() for path in out.iterdir())} files")
-    n_tokens, vocab_size = edited.edit["n_tokens"], edited.edit["vocab_size"]
+    n_tokens, vocab_size = edited.record.n_tokens, edited.record.vocab_size
     if sorted(tokenizer.tokens) != list(range(n_tokens)):
         check.findings.append(
             f"tokenizer.json has ids up to {max(tokenizer.tokens)}, expected 0 to {n_tokens - 1}"

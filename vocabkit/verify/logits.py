@@ -150,7 +150,7 @@ def check_model(
         model,
         (p.new_ids for p in pieces),
         columns=range(len(old_columns)),  # the old tokens come first
-        answers=edited.edit["n_tokens"],
+        answers=edited.record.n_tokens,
         keep_logits=compared,
     )
     del model

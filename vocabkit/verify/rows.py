@@ -23,7 +23,7 @@ def check_rows(edited: Edited) -> Check:
     """
     check = Check("3 rows")
     before, after = edited.base_tensors, edited.tensors
-    n_tokens, vocab_size = edited.edit["n_tokens"], edited.edit["vocab_size"]
+    n_tokens, vocab_size = edited.record.n_tokens, edited.record.vocab_size
     kept = [(new, old) for new, old in enumerate(edited.new_to_old) if old is not None]
     new_ids, old_ids = [new for new, _ in kept], [old for _, old in kept]
     if before.names != after.names:
@@ -64,7 +64,7 @@ def _new_rows(edited: Edited, source: Tensor, target: Tensor) -> Iterator[str]:
     norms = np.linalg.norm(rows.astype(np.float64), axis=1)
     old_ids = list(edited.old_to_new)
     stats = row_stats(as_float32(block, source) for block in read_rows(source, sorted(old_ids)))
-    is_zeros = edited.edit["init"]["name"] == "zeros"
+    is_zeros = (edited.record.init or {}).get("name") == "zeros"
     low, high = (0.0, 0.0) if is_zeros else (stats.smallest, stats.largest)
     for (new, text), norm in zip(edited.added.items(), norms, strict=True):
         if not np.isfinite(norm):

@@ -82,7 +82,7 @@ def _new_tokens(edited: Edited) -> Iterator[str]:
     """Yield which new tokens are not those of vocab_edit.json, or not made of the words' text in any form or
     of the syllables' old tokens.
     """
-    rows = edited.edit.get("syllables", [])
+    rows = edited.record.syllables or []
     last = edited.tokenizer.merges[len(edited.tokenizer.merges) - len(rows) :]
     if last != [tuple(row["merge"]) for row in rows]:
         yield f"the last {len(rows)} merges are not those of {EDIT_FILE}"

@@ -147,6 +147,21 @@ def read_words(path: Path, *, count: int | None = None) -> list[str]:
     return list(words)[:count]
 
 
+def count_rows(path: Path, *, first: int | None = None) -> tuple[int, int]:
+    """Return how many of the first rows of a file (all if None) are words, and how many are syllables.
+
+    Raises UserError as read_words() does.
+    """
+    read_words(path, count=0)  # what is wrong with it is said first
+    read_line = _reader(path)
+    with open_text(path) as file:
+        lines = [line for line in file if line.strip()][:first]
+    syllables = sum(is_syllable_row(read_line(line, 0)) for line in lines)
+    if not lines:
+        raise UserError(f'{path} holds no word; give rows such as {{"word": "thời▁gian"}}')
+    return len(lines) - syllables, syllables
+
+
 def _reader(path: Path) -> Callable[[str, int], object]:
     if ".txt" in path.suffixes:
         return lambda line, number: line.strip()
