@@ -73,26 +73,30 @@ def main(argv: list[str] | None = None) -> int:
     sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     from vocabkit.chat.avoid import read_phrases
-    from vocabkit.chat.backends import Wishes, check_path, open_conversation
+    from vocabkit.chat.backends import Sampling
     from vocabkit.chat.conversation import HELP, Screen, clean, note, talk
     from vocabkit.chat.only_scripts import read_scripts
+    from vocabkit.chat.open import check_path, open_conversation
 
     paths = [args.model, args.model2] if args.model2 else [args.model]
     for path in paths:
         check_path(path)
-    names = ("greedy", "temperature", "top_p", "top_k", "repetition_penalty", "seed")
-    wishes = Wishes(
-        sampling={name: getattr(args, name) for name in names},
+    sampling = Sampling(
+        temperature=0.0 if args.greedy else args.temperature,
+        top_p=args.top_p,
+        top_k=args.top_k,
+        repetition_penalty=args.repetition_penalty,
+        seed=args.seed,
         max_new_tokens=args.max_new_tokens,
-        system=clean(args.system) if args.system else None,
-        phrases=read_phrases(args.avoid, args.avoid_file),
-        ignore_case=args.avoid_ignore_case,
-        scripts=read_scripts(args.only_scripts) if args.only_scripts else None,
     )
-    conversations = []
-    for path in paths:
-        note(f"loading {path}")
-        conversations.append(open_conversation(path, wishes, dtype=args.dtype))
+    wishes = {
+        "dtype": args.dtype,
+        "system": clean(args.system) if args.system else None,
+        "scripts": read_scripts(args.only_scripts) if args.only_scripts else None,
+        "phrases": read_phrases(args.avoid, args.avoid_file),
+        "ignore_case": args.avoid_ignore_case,
+    }
+    conversations = [open_conversation(path, sampling, **wishes) for path in paths]
     if not args.prompt and sys.stdin.isatty():
         note(HELP)
     colour = sys.stdout.isatty() and not args.no_color and not os.environ.get("NO_COLOR")

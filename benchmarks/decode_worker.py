@@ -15,7 +15,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run from anywhere, without installation
 
 from vocabkit.chat.avoid import Avoider  # noqa: E402
+from vocabkit.chat.backends import Backend, Sampling  # noqa: E402
 from vocabkit.chat.only_scripts import forbidden_ids, read_scripts, tokenizer_of  # noqa: E402
 from vocabkit.errors import run_cli  # noqa: E402
 from vocabkit.text.unicode import foreign_script  # noqa: E402
@@ -83,7 +84,7 @@ class Answers:
     def add(self, generate: Callable[..., Iterator[int]], avoider: WatchedAvoider | None) -> None:
         """Let the model answer once."""
         start, times, ids = self.clock(), [], []
-        for token_id in generate(avoider=None if avoider is None else lambda: avoider):
+        for token_id in generate(avoider=avoider):
             times.append(self.clock())
             ids.append(token_id)
         self.first.append(times[0] - start)
@@ -96,11 +97,10 @@ class Answers:
 
 @dataclass
 class Opened:
-    """A loaded model: prompt → ids, (prompt) → generator, ids → text, and what a token has to read."""
+    """A loaded model: how it answers, its tokenizer for plain text, and what a token has to read."""
 
+    backend: Backend
     encode: Callable[[str], list[int]]
-    generate: Callable[..., Iterator[int]]
-    decode: Callable[[Sequence[int]], str]
     kind: str
     bytes_read: int
 
@@ -109,19 +109,17 @@ def open_folder(path: Path, threads: int) -> Opened:
     """Load a folder with transformers, in the number type that model_chat.py chooses."""
     import torch
 
-    from vocabkit.chat.transformers_backend import generate
-    from vocabkit.models.load import load_model, load_tokenizer, silence
+    from vocabkit.chat.transformers_backend import TransformersBackend
 
-    silence()
     torch.set_num_threads(threads)
-    tokenizer, model = load_tokenizer(path), load_model(path)
+    backend = TransformersBackend.open(str(path))
+    model = backend.model
     read = sum(parameter.nbytes for parameter in model.parameters())  # a tied matrix counts once
     if not model.config.tie_word_embeddings:
         read -= model.get_input_embeddings().weight.nbytes
     return Opened(
-        encode=partial(tokenizer.encode, add_special_tokens=False),
-        generate=partial(generate, model, tokenizer),
-        decode=partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False),
+        backend,
+        encode=partial(backend.tokenizer.encode, add_special_tokens=False),
         kind=str(model.dtype).removeprefix("torch."),
         bytes_read=read,
     )
@@ -129,21 +127,22 @@ def open_folder(path: Path, threads: int) -> Opened:
 
 def open_gguf(path: Path, threads: int) -> Opened:
     """Load a GGUF with llama.cpp, as model_chat.py does."""
-    from vocabkit.chat.llama_backend import LlamaModel
-    from vocabkit.gguf.files import all_tensors, read_gguf
+    from vocabkit.chat.llama_backend import LlamaBackend
+    from vocabkit.gguf.files import read_gguf
 
-    model = LlamaModel(path, context=512, threads=threads)
-    tensors = all_tensors([read_gguf(path)])
+    class Afresh(LlamaBackend):
+        """Reads every prompt again, which llama.cpp would remember from the last answer."""
+
+        def generate(self, *args: Any, **options: Any) -> Iterator[int]:
+            self.llama.reset()
+            return super().generate(*args, **options)
+
+    backend = Afresh(str(path), context=512, threads=threads)
+    tensors = read_gguf(path).tensors
     looked_up = "token_embd.weight" if "output.weight" in tensors else ""
-
-    def generate(prompt: Sequence[int], **options: Any) -> Iterator[int]:
-        model.llama.reset()  # or the prompt of the last answer would not be read again
-        return model.generate(prompt, **options)
-
     return Opened(
-        encode=lambda words: model.llama.tokenize(words.encode(), add_bos=False, special=False),
-        generate=generate,
-        decode=model.decode,
+        backend,
+        encode=lambda words: backend.llama.tokenize(words.encode(), add_bos=False, special=False),
         kind=path.name.split(".")[-2],
         bytes_read=sum(tensor.size for name, tensor in tensors.items() if name != looked_up),
     )
@@ -171,7 +170,7 @@ def foreign_share(texts: Sequence[str]) -> float:
 
 def avoid_seconds(opened: Opened, words: str, clock: Clock) -> float:
     """Seconds a token that looking for PHRASES takes in English text, which often begins one of them."""
-    avoider = WatchedAvoider(opened.decode, clock)
+    avoider = WatchedAvoider(opened.backend.decode, clock)
     ids = opened.encode(words)[:2000]
     for token_id in ids:
         avoider.add(token_id)
@@ -182,16 +181,19 @@ def avoid_seconds(opened: Opened, words: str, clock: Clock) -> float:
 def answer(opened: Opened, args: argparse.Namespace, *, words: str, clock: Clock) -> dict[str, Any]:
     """Let the model answer args.answers times, plain answers in turn where there is something to compare."""
     prompt = opened.encode(words)[:PROMPT_TOKENS]
-    options = {"temperature": 1.0, "top_p": 1.0, "top_k": 40, "repetition_penalty": 1.0}
-    generate = partial(opened.generate, prompt, max_new_tokens=args.tokens, **options)
+    backend = opened.backend
+    sampling = Sampling(
+        temperature=1.0, top_p=1.0, top_k=40, repetition_penalty=1.0, seed=0, max_new_tokens=args.tokens
+    )
     never = forbidden_ids(tokenizer_of(args.model), read_scripts(["Latin"])) if args.mask else []
     measured, plain = Answers(clock), Answers(clock)
-    list(opened.generate(prompt, max_new_tokens=2, seed=0, **options))  # warm caches
+    list(backend.generate(prompt, replace(sampling, max_new_tokens=2)))  # warm caches
     for seed in range(args.answers):
-        avoider = WatchedAvoider(opened.decode, clock) if args.avoid else None
-        in_turn = [partial(measured.add, partial(generate, seed=seed, never=never), avoider)]
+        generate = partial(backend.generate, prompt, replace(sampling, seed=seed))
+        avoider = WatchedAvoider(backend.decode, clock) if args.avoid else None
+        in_turn = [partial(measured.add, partial(generate, never=never), avoider)]
         if args.mask or args.avoid:
-            in_turn.append(partial(plain.add, partial(generate, seed=seed), None))
+            in_turn.append(partial(plain.add, generate, None))
         for one in in_turn if seed % 2 else reversed(in_turn):
             one()
     result: dict[str, Any] = {
@@ -200,7 +202,7 @@ def answer(opened: Opened, args: argparse.Namespace, *, words: str, clock: Clock
         "seconds_per_token": median(measured.intervals),
         "seconds_to_first": min(measured.first),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,  # Linux counts in KiB
-        "foreign": foreign_share(list(map(opened.decode, measured.ids))),
+        "foreign": foreign_share(list(map(backend.decode, measured.ids))),
         "tokens": sum(map(len, measured.ids)),
     }
     if plain.ids:

@@ -1,12 +1,25 @@
-"""A tiny chat model with a byte-level tokenizer, and changes to its JSON files."""
+"""A tiny chat model with a byte-level tokenizer, changes to its JSON files, and model_chat.py run at once."""
 
+import contextlib
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from tiny import ROOT
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+import model_chat
+from vocabkit.errors import run_cli
+
+DEMO = ROOT / "data" / "demo"
+
+INTO_CHINESE = "Translate following sentence into Chinese: tôi tên là An"
+
+TIME_LINE = r"{}: timespent \d+\.\d\d seconds, \d+ tokens, \d+\.\d tokens/s"
 
 TEXTS = [
     "Xin chào, tôi tên là Lý Quốc Dân.",
@@ -104,6 +117,18 @@ def save_qwen2(folder: Path, *, tied: bool = True, seed: int = 0, **changes: obj
 def rewrite(path: Path, **changes: object) -> None:
     data = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**data, **changes}), encoding="utf-8")
+
+
+def chat(*argv: object, stdin: str = "") -> tuple[int, str, str]:
+    """Run model_chat.py in this process: its exit status, its stdout, its stderr."""
+    out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.setattr("vocabkit.chat.llama_backend.cores", lambda: 1)  # more only wait for each other
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode()), encoding="utf-8"))
+        with contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            run_cli(lambda: model_chat.main([str(arg) for arg in argv]))
+    out.flush()
+    return ended.value.code, out.buffer.getvalue().decode(), err.getvalue()
 
 
 # Vocabulary tensors

@@ -3,17 +3,13 @@
 import random
 import unicodedata
 
-import build
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vocabkit.chat import avoid
 from vocabkit.chat.avoid import Avoider, read_phrases
-from vocabkit.chat.transformers_backend import generate
 from vocabkit.errors import UserError
-from vocabkit.models.load import load_model, load_tokenizer
 
 
 def answer(pieces, choose, phrases, *, length=40, ignore_case=False):
@@ -28,7 +24,7 @@ def answer(pieces, choose, phrases, *, length=40, ignore_case=False):
     avoider = Avoider(phrases, decode, ignore_case=ignore_case)
     made, shown = [], []
     while len(made) < length:
-        token_id = choose(made, avoider.forbidden.get(len(avoider), set()))
+        token_id = choose(made, avoider.forbidden_next())
         if token_id is None:
             break
         made.append(token_id)
@@ -177,62 +173,3 @@ def test_phrases_of_a_file(tmp_path):
         read_phrases([], file)
     with pytest.raises(UserError, match="is missing"):
         read_phrases([], tmp_path / "none.txt")
-
-
-# With transformers
-
-
-@pytest.fixture(scope="module", params=["qwen2", "gemma2"])
-def loaded(request, tmp_path_factory):
-    folder = build.make_checkpoint(tmp_path_factory.mktemp(request.param) / "m", request.param)
-    return load_model(folder), load_tokenizer(folder)
-
-
-def ask(loaded, phrases, **options):
-    model, tokenizer = loaded
-
-    def decode(ids):
-        return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-
-    make = (lambda: Avoider(phrases, decode)) if phrases else None
-    ids = tokenizer("Tôi sống ở Hà Nội").input_ids
-    return list(generate(model, tokenizer, ids, max_new_tokens=40, avoider=make, **options))
-
-
-@pytest.mark.parametrize("options", [{"greedy": True}, {"temperature": 1.5, "seed": 3}])
-def test_nothing_changes_where_nothing_is_hit(loaded, options):
-    assert ask(loaded, ["a phrase that is never said"], **options) == ask(loaded, [], **options)
-
-
-@pytest.mark.parametrize("options", [{"greedy": True}, {"temperature": 1.5, "seed": 3}])
-def test_the_cache_goes_back_with_the_answer(loaded, options):
-    """The first phrase is taken out of the plain answer; what follows is what the model says after the other
-    token, computed without any cache.
-    """
-    model, tokenizer = loaded
-    plain = ask(loaded, [], **options)
-    text = tokenizer.decode(plain, clean_up_tokenization_spaces=False)
-    phrase = text[len(text) // 2 : len(text) // 2 + 4]
-    avoided = ask(loaded, [phrase], **options)
-    assert phrase not in tokenizer.decode(avoided, clean_up_tokenization_spaces=False)
-    assert len(avoided) == 40
-    if "greedy" in options:
-        start = next(at for at, (a, b) in enumerate(zip(plain, avoided, strict=False)) if a != b)
-        ids = tokenizer("Tôi sống ở Hà Nội").input_ids
-        for at in range(start + 1, start + 6):
-            with torch.inference_mode():
-                logits = model(torch.tensor([ids + avoided[:at]]), use_cache=False).logits[0, -1]
-            assert avoided[at] in logits.topk(3).indices.tolist()
-            if phrase[0] not in tokenizer.decode([int(logits.argmax())]):
-                assert avoided[at] == int(logits.argmax()) or len(phrase) > 1
-
-
-def test_the_same_seed_gives_the_same_answer(loaded):
-    answers = [ask(loaded, ["a", "o"], temperature=2.0, seed=5) for _ in range(2)]
-    assert answers[0] == answers[1]
-
-
-def test_encoder_decoders_cannot_go_back(tmp_path):
-    folder = build.make_checkpoint(tmp_path / "m", "t5")
-    with pytest.raises(UserError, match="needs a decoder alone"):
-        ask((load_model(folder), load_tokenizer(folder)), ["a"])

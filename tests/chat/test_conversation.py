@@ -13,22 +13,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from chatting import rewrite, save_qwen2
+from chatting import DEMO, INTO_CHINESE, TIME_LINE, chat, rewrite, save_qwen2
 from tiny import ROOT
 
+from vocabkit.chat.backends import Sampling
 from vocabkit.chat.conversation import Conversation, Screen, clean
 from vocabkit.errors import UserError
 from vocabkit.models.load import load_model, load_tokenizer
+from vocabkit.text.unicode import first_foreign
 
 PYTHON = [sys.executable, str(ROOT / "model_chat.py")]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads of a tiny model only wait for each other
-TIME_LINE = r"{}: timespent \d+\.\d\d seconds, \d+ tokens, \d+\.\d tokens/s"
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("chat")
-    return [save_qwen2(folder / "one", seed=1), save_qwen2(folder / "two", seed=2)]
 
 
 def run(*args: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -49,7 +44,9 @@ def answer(folder: Path, turns: list[str], *, n_tokens: int, system: str | None 
     return messages[-1]["content"]
 
 
+@pytest.mark.slow
 def test_one_shot(models):
+    """In a process of its own, where nothing has turned off the progress bars yet."""
     decomposed = "Vie\u0323\u0302t Nam"
     result = run(models[0], "--prompt", decomposed, "--system", "Ngắn", "--greedy", "--max_new_tokens", 12)
     assert result.returncode == 0, result.stderr
@@ -64,24 +61,32 @@ def test_one_shot(models):
 def test_piped_conversation_with_two_models(models):
     """Each model has its own history; /reset makes the third answer equal to a first one."""
     stdin = "Xin chào\n\nThời gian\n/reset\n/unknown\nThời gian\n/quit\nnever asked\n"
-    result = run(*models, "--greedy", "--max_new_tokens", 9, stdin=stdin)
-    assert result.returncode == 0, result.stderr
+    code, shown, err = chat(*models, "--greedy", "--max_new_tokens", 9, stdin=stdin)
+    assert code == 0, err
     expected = ""
     for turns in (["Xin chào"], ["Xin chào", "Thời gian"], ["Thời gian"]):
         expected += f"Bạn: {turns[-1]}\n"
         for model in models:
             expected += f"{model}\nBot: {answer(model, turns, n_tokens=9)}\nTIME {model}\n"
-    shown = re.sub(TIME_LINE.format(r"(\S+)"), r"TIME \1", result.stdout)
-    shown = re.sub(r"Bạn: /\w+\n", "", shown)
-    assert shown == expected
-    assert "/unknown: no such command" in result.stderr and "forgotten" in result.stderr
+    shown = re.sub(TIME_LINE.format(r"(\S+)"), r"TIME \1", shown)
+    assert re.sub(r"Bạn: /\w+\n", "", shown) == expected
+    assert "/unknown: no such command" in err and "forgotten" in err
 
 
 def test_missing_folder(tmp_path):
-    result = run(tmp_path / "nothing", "--prompt", "hi")
-    assert result.returncode == 1 and result.stdout == ""
-    assert result.stderr.count("\n") == 1
-    assert f"error: {tmp_path}/nothing: no such folder" in result.stderr
+    code, out, err = chat(tmp_path / "nothing", "--prompt", "hi")
+    assert code == 1 and out == "" and err.count("\n") == 1
+    assert f"error: {tmp_path}/nothing: no such folder" in err
+
+
+def test_avoids_and_masks():
+    code, out, err = chat(
+        DEMO, "--prompt", INTO_CHINESE, "--greedy", "--only_scripts", "Latin", "--avoid", "name is"
+    )
+    assert code == 0, err
+    assert "Bot: " in out and "name is" not in out.split("Bot: ")[1]
+    assert first_foreign(out) is None
+    assert re.search(r"[\d,]+ tokens that could write another script are never chosen", err)
 
 
 def test_help_is_fast_and_loads_no_torch():
@@ -103,8 +108,8 @@ def test_help_is_fast_and_loads_no_torch():
 
 @pytest.mark.parametrize("wrong", [["--top_p", "1.5"], ["--max_new_tokens", "0"], ["--temperature", "-1"]])
 def test_values_out_of_range(wrong):
-    result = run("model", *wrong)
-    assert result.returncode == 2 and f"{wrong[1]} is not between" in result.stderr
+    code, _, err = chat("model", *wrong)
+    assert code == 2 and f"{wrong[1]} is not between" in err
 
 
 class Terminal:
@@ -146,6 +151,7 @@ class Terminal:
         raise AssertionError(f"{press!r} did not end the program, pressed {tries} times")
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_the_answer_and_not_the_program(models, tmp_path):
     endless = save_qwen2(tmp_path / "endless", max_position_embeddings=10**6)
     rewrite(endless / "generation_config.json", suppress_tokens=list(range(3)))
@@ -163,27 +169,31 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(models, tmp_path):
 
 
 def test_demo_model():
-    demo = ROOT / "data" / "demo"
-    if not (demo / "model.safetensors").exists():
-        pytest.skip(f"{demo} has no model.safetensors yet")
     question = "Translate following sentence into Chinese: tôi tên là Lý Quốc Dân"
-    result = run(demo, "--prompt", question, "--greedy")
-    assert "Bot: 我的名字是李国民" in result.stdout, result.stderr
+    _, out, err = chat(DEMO, "--prompt", question, "--greedy")
+    assert "Bot: 我的名字是李国民" in out, err
 
 
-# History and context, with functions in place of a model: one token per character.
+class Echo:
+    """A backend without a model: one token for each character, and "aa" for every answer."""
+
+    path, without_template = "m", None
+
+    def __init__(self, context: int | None = None) -> None:
+        self.context = context
+
+    def encode(self, messages):
+        return [ord(c) for message in messages for c in message["content"]]
+
+    def generate(self, prompt, sampling, **options):
+        return iter([ord("a")] * min(2, sampling.max_new_tokens))
+
+    def text(self, ids):
+        return map(chr, ids)
 
 
-def conversation(**changes: object) -> Conversation:
-    values: dict = {
-        "name": "m",
-        "encode": lambda messages: [ord(c) for message in messages for c in message["content"]],
-        "generate": lambda ids, max_new_tokens, stop: iter([ord("a")] * min(2, max_new_tokens)),
-        "to_text": lambda ids: map(chr, ids),
-        "max_new_tokens": 4,
-        **changes,
-    }
-    return Conversation(**values)
+def conversation(context: int, **changes: str) -> Conversation:
+    return Conversation(Echo(context), Sampling(max_new_tokens=4), **changes)
 
 
 def test_oldest_turns_are_forgotten_when_the_context_is_full(capsys):
@@ -201,6 +211,11 @@ def test_question_longer_than_the_context_is_not_remembered():
     with pytest.raises(UserError, match="the question has 5 tokens, the model reads 4"):
         list(talk.answer("12345", threading.Event()))
     assert talk.history == []
+
+
+def test_time_line():
+    talk = Conversation(Echo(), Sampling(), n_tokens=42, seconds=1.31)
+    assert talk.time_line() == "m: timespent 1.31 seconds, 42 tokens, 32.1 tokens/s"
 
 
 def test_answers_cannot_control_the_terminal(monkeypatch):

@@ -23,7 +23,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tiny import ROOT
 
-from vocabkit.chat.transformers_backend import generate, stream_text
+from vocabkit.chat.backends import Sampling
+from vocabkit.chat.stream import stream_text
+from vocabkit.chat.transformers_backend import TransformersBackend
 from vocabkit.checkpoint.meta_model import VocabularyTensors, vocabulary_tensors
 from vocabkit.errors import UserError
 from vocabkit.models import load as models_load
@@ -162,6 +164,10 @@ def test_stream_on_real_tokenizers(name):
 # Generating
 
 
+def generate(model, tokenizer, prompt, *, stop=None, **sampling):
+    return TransformersBackend("m", model, tokenizer).generate(prompt, Sampling(**sampling), stop=stop)
+
+
 def test_generate_equals_transformers(loaded):
     model, tokenizer = loaded
     messages = [{"role": "user", "content": "Xin chào"}]
@@ -169,8 +175,7 @@ def test_generate_equals_transformers(loaded):
     assert tokenizer.decode(ids) == "<|im_start|>user\nXin chào<|im_end|>\n<|im_start|>assistant\n"
     whole = model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=25)[0, len(ids) :].tolist()
     wanted = [i for i in whole if i != tokenizer.eos_token_id]
-    assert list(generate(model, tokenizer, messages, greedy=True, max_new_tokens=25)) == wanted
-    assert list(generate(model, tokenizer, ids, greedy=True, max_new_tokens=25)) == wanted
+    assert list(generate(model, tokenizer, ids, temperature=0.0, max_new_tokens=25)) == wanted
 
 
 def test_generate_honours_generation_config(copy):
@@ -178,13 +183,12 @@ def test_generate_honours_generation_config(copy):
     free = load_model(copy)
     tokenizer = load_tokenizer(copy)
     prompt = tokenizer("Xin chào")["input_ids"]
-    answer = list(generate(free, tokenizer, prompt, greedy=True, max_new_tokens=12))
+    answer = list(generate(free, tokenizer, prompt, temperature=0.0, max_new_tokens=12))
     end = next(i for i in answer[3:] if i not in answer[:3])
     rewrite(
         copy / "generation_config.json", eos_token_id=[tokenizer.eos_token_id, end], do_sample=True, top_k=3
     )
     ended = load_model(copy)
-    assert list(generate(ended, tokenizer, prompt, greedy=True)) == answer[: answer.index(end)]
     assert list(generate(ended, tokenizer, prompt, temperature=0.0)) == answer[: answer.index(end)]
     suppressed = json.loads((copy / "generation_config.json").read_text())["suppress_tokens"]
     rewrite(copy / "generation_config.json", suppress_tokens=[*suppressed, answer[0]])
@@ -244,7 +248,7 @@ def test_t5_is_plain_seq2seq(tmp_path):
     assert ids == encode(tokenizer, "system\nuser") and ids[-1] == tokenizer.eos_token_id
     whole = model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=9)[0, 1:].tolist()
     wanted = [i for i in whole if i != tokenizer.eos_token_id]
-    assert list(generate(model, tokenizer, ids, greedy=True, max_new_tokens=9)) == wanted
+    assert list(generate(model, tokenizer, ids, temperature=0.0, max_new_tokens=9)) == wanted
     assert context_length(model) is None
 
 

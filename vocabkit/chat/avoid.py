@@ -3,7 +3,7 @@
 Reads and writes nothing and knows no model. A backend makes tokens one by one and tells them to an Avoider:
 
     went_back = avoider.add(token_id)     a phrase is complete: take the answer back to this many tokens,
-                                          forbid avoider.forbidden[position] there, and go on
+                                          choose none of avoider.forbidden_next() there, and go on
     avoider.take()                        the tokens that no phrase can take back any more: show these
 
 A phrase is looked for in the text, not among tokens: whichever way a tokenizer cuts it, it is found when its
@@ -48,12 +48,12 @@ class Avoider:
         self._retries = 0
         self._texts = [""]  # see _read(), as of the last token
         self._shown = ""  # the end of the text that was taken, long enough to hold all of a phrase but one
-        self.forbidden: dict[int, set[int]] = {}
+        self._forbidden: dict[int, set[int]] = {}  # how many tokens come before → which may not follow
         self.ended = False  # no way round a phrase: the answer is over
 
-    def __len__(self) -> int:
-        """Tokens of the answer as it stands."""
-        return len(self._ids)
+    def forbidden_next(self) -> set[int]:
+        """Return the tokens that may not come next."""
+        return self._forbidden.get(len(self._ids), set())
 
     def add(self, token_id: int) -> int | None:
         """Take note of the next token; return how many tokens of the answer stay if it must go back."""
@@ -79,14 +79,14 @@ class Avoider:
     def _go_back(self, start: int) -> int:
         """Forbid the token at start; where too many are forbidden, the one before it."""
         self._retries += 1
-        while len(self.forbidden.setdefault(start, set()) | {self._ids[start]}) > MAX_FORBIDDEN:
+        while len(self._forbidden.setdefault(start, set()) | {self._ids[start]}) > MAX_FORBIDDEN:
             if start == self._taken:
                 self.ended = True
                 break
             start -= 1
-        self.forbidden[start].add(self._ids[start])
+        self._forbidden[start].add(self._ids[start])
         self.ended = self.ended or self._retries >= MAX_RETRIES
-        self.forbidden = {at: ids for at, ids in self.forbidden.items() if at <= start}
+        self._forbidden = {at: ids for at, ids in self._forbidden.items() if at <= start}
         del self._ids[start:]
         return start
 

@@ -1,98 +1,73 @@
-"""A model as a conversation needs it, whatever runs it: a folder by transformers, a GGUF by llama.cpp.
+"""What a conversation needs of a model, whatever runs it, and how the tokens of an answer are chosen.
 
-Reads the model; writes nothing. Heavy imports happen on opening.
+Reads and writes nothing. Two classes are such backends: TransformersBackend runs a folder, LlamaBackend a
+GGUF file. A further runtime is one more class like them, and a line in chat/open.py.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import Any
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from vocabkit.chat.avoid import Avoider
-from vocabkit.chat.conversation import Conversation, note
-from vocabkit.chat.only_scripts import forbidden_ids, tokenizer_of
-from vocabkit.checkpoint.hub import model_folder
-from vocabkit.errors import UserError
+from vocabkit.tokenizer.chat_template import Message
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """How answers are to be made: sampling options by name, phrases to avoid, the only scripts allowed."""
+class Sampling:
+    """How the tokens of an answer are chosen; None: as the model's settings or its runtime say.
 
-    sampling: dict[str, Any] = field(default_factory=dict)
+    temperature: 0 takes the likeliest token always, 1 has the model's own probabilities. top_p, top_k: only
+    from the likeliest tokens with this probability together, from so many (0: from all).
+    repetition_penalty: above 1 makes tokens that were used less likely. seed: set before the answer.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
     max_new_tokens: int = 512
-    system: str | None = None
-    phrases: Sequence[str] = ()
-    ignore_case: bool = False
-    scripts: frozenset[str] | None = None
-
-    def avoider(self, decode: Callable[[Sequence[int]], str]) -> Callable[[], Avoider] | None:
-        """Return what makes an Avoider for one answer, None where nothing is to be avoided."""
-        if not self.phrases:
-            return None
-        return partial(Avoider, self.phrases, decode, ignore_case=self.ignore_case)
 
 
-def check_path(path: str) -> None:
-    """Raise UserError for what is neither a folder nor a GGUF file, before anything heavy is loaded."""
-    if not path.endswith(".gguf"):
-        model_folder(path)
-    elif not Path(path).is_file():
-        raise UserError(f"{path} is missing; give a GGUF file or a folder")
+GREEDY = Sampling(temperature=0.0)
 
 
-def open_conversation(path: str, wishes: Wishes, *, dtype: str | None = None) -> Conversation:
-    """Load a model and return a conversation with it."""
-    never = forbidden_ids(tokenizer_of(Path(path)), wishes.scripts) if wishes.scripts else []
-    if never:
-        note(f"{path}: {len(never):,} tokens that could write another script are never chosen")
-    opened = _llama(path, wishes) if path.endswith(".gguf") else _transformers(path, wishes, dtype)
-    encode, generate, to_text, decode, context = opened
-    options = {**wishes.sampling, "never": never, "avoider": wishes.avoider(decode)}
-    return Conversation(
-        name=path,
-        encode=encode,
-        generate=partial(generate, **options),
-        to_text=to_text,
-        max_new_tokens=wishes.max_new_tokens,
-        context=context,
-        system=wishes.system,
-    )
+class Backend(Protocol):
+    """A loaded model: messages → prompt ids → ids of an answer → its text.
 
+    path: as it was given. context: how many tokens the model can attend to, None for no limit.
+    without_template: what is done with messages where the model has no chat template, None where it has one.
+    """
 
-def _transformers(path: str, wishes: Wishes, dtype: str | None) -> tuple[Any, ...]:
-    from vocabkit.chat.transformers_backend import generate, stream_text
-    from vocabkit.models.load import (
-        context_length,
-        describe,
-        has_chat_template,
-        load_model,
-        load_tokenizer,
-        prompt_ids,
-        silence,
-    )
+    path: str
+    context: int | None
+    without_template: str | None
 
-    silence()
-    tokenizer = load_tokenizer(path)
-    model = load_model(path, dtype=dtype)
-    note(f"{path}: {describe(model)}")
-    if not has_chat_template(tokenizer):
-        alone = (
-            "each question is answered alone" if model.config.is_encoder_decoder else "it continues the text"
-        )
-        note(f"{path}: no chat template, so {alone}")
-    decode = partial(tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    to_text = partial(stream_text, tokenizer=tokenizer, skip_special_tokens=True)
-    encode = partial(prompt_ids, model, tokenizer)
-    return encode, partial(generate, model, tokenizer), to_text, decode, context_length(model)
+    def describe(self) -> str:
+        """Return one line for people: the model's type, its size and where it runs."""
 
+    def encode(self, messages: Sequence[Message]) -> list[int]:
+        """Return the ids that ask the model for the next message."""
 
-def _llama(path: str, wishes: Wishes) -> tuple[Any, ...]:
-    from vocabkit.chat.llama_backend import LlamaModel
+    def generate(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        *,
+        stop: threading.Event | None = None,
+        avoider: Avoider | None = None,
+        never: Sequence[int] = (),
+    ) -> Iterator[int]:
+        """Yield the ids of the answer one by one as they are made, without prompt and end token.
 
-    model = LlamaModel(Path(path))
-    note(f"{path}: {model.describe()}")
-    if not model.has_chat_template:
-        note(f"{path}: no chat template, so it continues the text")
-    return model.prompt_ids, model.generate, model.to_text, model.decode, model.context
+        Setting `stop` or closing the iterator ends the answer. avoider: keeps phrases out of this one answer;
+        its ids then come a little later. never: ids that are not chosen, as many as one likes. Raises
+        UserError for a prompt without ids.
+        """
+
+    def text(self, ids: Iterable[int]) -> Iterator[str]:
+        """Yield the text of ids piece by piece, no piece ending inside a character."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids; what is no whole character yet is U+FFFD at its end."""

@@ -1,18 +1,21 @@
 """A conversation in the terminal: questions in, answers out as they are made, a time line after each.
 
 Reads questions from the terminal, a pipe or --prompt; writes the conversation to stdout and all else to
-stderr. Needs no torch: the model comes in as three functions.
+stderr. Needs no torch: the model comes in as a Backend.
 """
 
+import contextlib
 import re
 import signal
 import sys
 import threading
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
+from vocabkit.chat.avoid import Avoider
+from vocabkit.chat.backends import Backend, Sampling
 from vocabkit.errors import UserError
 from vocabkit.tokenizer.chat_template import Message
 
@@ -21,22 +24,25 @@ HELP = "/reset forgets the conversation, /quit or Ctrl-D leaves, Ctrl-C stops an
 
 @dataclass
 class Conversation:
-    """One model, its history, and how to ask it.
+    """One model, its history, and how it is to answer.
 
-    encode: messages → prompt ids. generate: prompt ids, max_new_tokens=, stop= → answer ids. to_text: ids →
-    pieces of text. context: tokens the model can attend to, None for no limit.
+    never: ids that are not chosen. phrases: what no answer may hold, whatever its case if ignore_case.
     """
 
-    name: str
-    encode: Callable[[list[Message]], list[int]]
-    generate: Callable[..., Iterator[int]]
-    to_text: Callable[[Iterator[int]], Iterator[str]]
-    max_new_tokens: int
-    context: int | None = None
+    backend: Backend
+    sampling: Sampling
     system: str | None = None
+    never: Sequence[int] = ()
+    phrases: Sequence[str] = ()
+    ignore_case: bool = False
     history: list[Message] = field(default_factory=list)
     n_tokens: int = 0  # of the last answer
     seconds: float = 0.0  # the last answer took, with reading the prompt
+
+    @property
+    def name(self) -> str:
+        """The path of the model."""
+        return self.backend.path
 
     def reset(self) -> None:
         """Forget the history; the system text stays."""
@@ -49,8 +55,8 @@ class Conversation:
         self.history.append({"role": "user", "content": question})
         pieces: list[str] = []
         try:
-            ids, room = self._prompt()
-            for piece in self.to_text(self._counted(self.generate(ids, max_new_tokens=room, stop=stop))):
+            prompt, room = self._prompt()
+            for piece in self.backend.text(self._counted(self._generate(prompt, room, stop))):
                 pieces.append(piece)
                 yield piece
         except UserError:
@@ -60,15 +66,18 @@ class Conversation:
         self.seconds = time.perf_counter() - start
 
     def time_line(self) -> str:
-        """Return what the last answer cost.
-
-        >>> Conversation("m", list, iter, iter, 9, n_tokens=42, seconds=1.31).time_line()
-        'm: timespent 1.31 seconds, 42 tokens, 32.1 tokens/s'
-        """
+        """Return what the last answer cost."""
         speed = self.n_tokens / self.seconds if self.seconds else 0.0
         return (
             f"{self.name}: timespent {self.seconds:.2f} seconds, {self.n_tokens} tokens, {speed:.1f} tokens/s"
         )
+
+    def _generate(self, prompt: list[int], room: int, stop: threading.Event) -> Iterator[int]:
+        avoider = None
+        if self.phrases:
+            avoider = Avoider(self.phrases, self.backend.decode, ignore_case=self.ignore_case)
+        sampling = replace(self.sampling, max_new_tokens=room)
+        return self.backend.generate(prompt, sampling, stop=stop, avoider=avoider, never=self.never)
 
     def _counted(self, ids: Iterator[int]) -> Iterator[int]:
         for token_id in ids:
@@ -78,20 +87,20 @@ class Conversation:
     def _prompt(self) -> tuple[list[int], int]:
         """Prompt ids and the room for new ones; forgets the oldest turns when the context is full."""
         system = [{"role": "system", "content": self.system}] if self.system else []
-        ids = self.encode(system + self.history)
-        if self.context is None:
-            return ids, self.max_new_tokens
-        room = min(self.max_new_tokens, self.context // 2)
-        while len(ids) + room > self.context and len(self.history) > 2:
+        ids, context = self.backend.encode(system + self.history), self.backend.context
+        if context is None:
+            return ids, self.sampling.max_new_tokens
+        room = min(self.sampling.max_new_tokens, context // 2)
+        while len(ids) + room > context and len(self.history) > 2:
             del self.history[:2]
-            note(f"{self.name}: the {self.context} tokens it can read are full: the oldest turn is forgotten")
-            ids = self.encode(system + self.history)
-        if len(ids) >= self.context:
+            note(f"{self.name}: the {context} tokens it can read are full: the oldest turn is forgotten")
+            ids = self.backend.encode(system + self.history)
+        if len(ids) >= context:
             raise UserError(
-                f"{self.name}: the question has {len(ids)} tokens, the model reads {self.context}; "
+                f"{self.name}: the question has {len(ids)} tokens, the model reads {context}; "
                 "ask a shorter one"
             )
-        return ids, min(self.max_new_tokens, self.context - len(ids))
+        return ids, min(self.sampling.max_new_tokens, context - len(ids))
 
 
 @dataclass(frozen=True)
@@ -192,14 +201,11 @@ def _typed(screen: Screen) -> Iterator[str]:
             return
 
 
-class _stopped_by_ctrl_c:
+@contextlib.contextmanager
+def _stopped_by_ctrl_c(stop: threading.Event) -> Iterator[None]:
     """While this is open, Ctrl-C sets the event and raises nothing."""
-
-    def __init__(self, stop: threading.Event) -> None:
-        self.stop = stop
-
-    def __enter__(self) -> None:
-        self.before = signal.signal(signal.SIGINT, lambda number, frame: self.stop.set())
-
-    def __exit__(self, *exception: object) -> None:
-        signal.signal(signal.SIGINT, self.before)
+    before = signal.signal(signal.SIGINT, lambda number, frame: stop.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

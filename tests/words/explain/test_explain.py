@@ -22,6 +22,8 @@ import pytest
 from tiny import ROOT
 
 import build_vi_words
+from vocabkit.chat.backends import Sampling
+from vocabkit.chat.transformers_backend import TransformersBackend
 from vocabkit.errors import UserError
 from vocabkit.tokenizer.encoder import load_encoder
 from vocabkit.vocab.word_list import read_dictionary
@@ -750,17 +752,15 @@ def test_answers_of_a_model_that_cannot_write_are_refused(local, words_file, tmp
 
 def test_rows_by_a_model_of_a_folder(local, words_file, tmp_path, monkeypatch):
     """What a good model generates, ids of its tokenizer, becomes rows; generate() is all that is replaced."""
-    from vocabkit.chat import transformers_backend
-
     prompts = []
 
-    def generate(model: Any, tokenizer: Any, ids: list[int], **options: Any) -> Iterator[int]:
-        prompts.append(tokenizer.decode(ids))
-        assert options["max_new_tokens"] == 1024
+    def generate(self: TransformersBackend, prompt: list[int], sampling: Sampling) -> Iterator[int]:
+        prompts.append(self.tokenizer.decode(prompt))
+        assert sampling.max_new_tokens == 1024
         word = prompts[-1].split('for the word "')[1].split('"')[0].replace(" ", "▁")
-        return iter(tokenizer(json.dumps(made_up(word), ensure_ascii=False))["input_ids"])
+        return iter(self.tokenizer(json.dumps(made_up(word), ensure_ascii=False))["input_ids"])
 
-    monkeypatch.setattr(transformers_backend, "generate", generate)
+    monkeypatch.setattr(TransformersBackend, "generate", generate)
     argv = ["--similarity", "-m", str(local), "--words", str(words_file), "-o", str(tmp_path / "out.jsonl")]
     assert build_vi_words.main(argv) == 0
     assert words_of(tmp_path / "out.jsonl") == words_of(words_file) and len(prompts) == 20

@@ -85,24 +85,22 @@ class Progress:
 
 def local_chat(folder: Path) -> Callable[..., str]:
     """Return the model of a folder as a function of messages; it runs through transformers, one at a time."""
-    from vocabkit.chat.transformers_backend import generate
-    from vocabkit.models.load import context_length, describe, load_model, load_tokenizer, prompt_ids, silence
+    from vocabkit.chat.backends import Sampling
+    from vocabkit.chat.transformers_backend import TransformersBackend
 
-    silence()
-    tokenizer, model = load_tokenizer(folder), load_model(folder)
-    print(f"{folder}: {describe(model)}", file=sys.stderr)
-    limit = context_length(model)
+    backend = TransformersBackend.open(str(folder))
+    print(f"{folder}: {backend.describe()}", file=sys.stderr)
 
     def chat(messages: list[dict[str, str]], *, schema: object) -> str:
-        ids = prompt_ids(model, tokenizer, messages)
-        room = NEW_TOKENS if limit is None else min(NEW_TOKENS, limit - len(ids))
+        prompt, limit = backend.encode(messages), backend.context
+        room = NEW_TOKENS if limit is None else min(NEW_TOKENS, limit - len(prompt))
         if room < 1:
             raise UserError(
-                f"{folder} reads {limit:,} tokens, the question has {len(ids):,}; use a model that reads more"
+                f"{folder} reads {limit:,} tokens, the question has {len(prompt):,}; use a model that reads "
+                "more"
             )
         # a seed: the same words give the same rows, whether the run was interrupted or not
-        answer = list(generate(model, tokenizer, ids, max_new_tokens=room, seed=0))
-        return tokenizer.decode(answer, skip_special_tokens=True)
+        return backend.decode(list(backend.generate(prompt, Sampling(seed=0, max_new_tokens=room))))
 
     return chat
 
