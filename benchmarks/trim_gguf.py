@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run from anywhere, without installation
@@ -62,42 +62,41 @@ def tensors(layers: int) -> list[tuple[str, tuple[int, ...], str]]:
 
 def make_file(path: Path, tokenizer: Path, *, layers: int) -> None:
     """Write the file, block after block."""
-    import gguf
     import numpy as np
 
-    from vocabkit.gguf.export import hyperparameters, writer_of
-    from vocabkit.gguf.vocab import read_vocab
+    from vocabkit.checkpoint.shards import write_all
+    from vocabkit.files import Progress
+    from vocabkit.gguf.export import all_fields, hyperparameters
+    from vocabkit.gguf.files import NewTensor, import_gguf, write_gguf
+    from vocabkit.gguf.vocab import UNUSED, read_vocab
     from vocabkit.tokenizer.encoder import load_encoder
     from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
 
     vocab = read_vocab(tokenizer, read_tokenizer_json(tokenizer), load_encoder(tokenizer))
     vocab.tokens += [f"[PAD{at}]" for at in range(len(vocab.tokens), ROWS)]
-    vocab.types += [5] * (ROWS - len(vocab.types))
+    vocab.types += [UNUSED] * (ROWS - len(vocab.types))
     config = {
-        "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "hidden_size": HIDDEN,
-        "num_hidden_layers": layers, "max_position_embeddings": 32_768, "intermediate_size": INNER,
-        "rms_norm_eps": 1e-6, "rope_theta": 1e6,
+        "model_type": "qwen2", "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS,
+        "hidden_size": HIDDEN, "num_hidden_layers": layers, "max_position_embeddings": 32_768,
+        "intermediate_size": INNER, "rms_norm_eps": 1e-6, "rope_theta": 1e6,
     }  # fmt: skip
-    fields = hyperparameters(config, "qwen2", path=path)
-    writer = writer_of(gguf, path, "qwen2", name="synthetic", kind="q8_0", fields=fields, vocab=vocab)
-    sizes = []
-    for name, shape, kind in tensors(layers):
-        quantization = gguf.GGMLQuantizationType[kind]
-        block, size = gguf.GGML_QUANT_SIZES[quantization]
-        sizes.append(int(np.prod(shape)) // block * size)
-        writer.add_tensor_info(name, shape, np.dtype(np.float16), sizes[-1], raw_dtype=quantization)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
+    settings = hyperparameters(config, path=path)
+    fields = all_fields("qwen2", name="synthetic", kind="q8_0", hyperparameters=settings, vocab=vocab)
     data = np.random.default_rng(0).integers(0, 256, BLOCK, np.uint8).tobytes()
-    file = writer.fout[0]
-    for size in sizes:
-        writer.write_padding(file, file.tell())
-        while size > 0:
-            file.write(data[:size])
-            size -= len(data)
-    writer.write_padding(file, file.tell())
-    writer.close()
+    gguf = import_gguf()
+
+    def tensor(name: str, shape: tuple[int, ...], kind: str) -> NewTensor:
+        quantization = gguf.GGMLQuantizationType[kind]
+        block, bytes_of_block = gguf.GGML_QUANT_SIZES[quantization]
+        size = int(np.prod(shape)) // block * bytes_of_block
+
+        def write(file: IO[bytes], progress: Progress) -> None:
+            for at in range(0, size, len(data)):
+                write_all(file, data[: size - at])
+
+        return NewTensor(name, shape[::-1], quantization, size, write)
+
+    write_gguf(path, fields=fields, tensors=[tensor(*each) for each in tensors(layers)])
 
 
 def run(command: list[str]) -> dict[str, float]:

@@ -17,20 +17,42 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from vocabkit.checkpoint.folder import Folder, open_folder
 from vocabkit.checkpoint.numbers import as_float32, to_bfloat16
-from vocabkit.checkpoint.shards import Tensor, read_rows
+from vocabkit.checkpoint.shards import Tensor, read_rows, write_all
 from vocabkit.errors import UserError
-from vocabkit.files import progress_bar, read_json_object
-from vocabkit.gguf.files import import_gguf
-from vocabkit.gguf.vocab import GgufVocab, read_vocab
+from vocabkit.files import Progress, progress_bar, read_json_object
+from vocabkit.gguf.files import Field, NewTensor, field, import_gguf, write_gguf
+from vocabkit.gguf.modelfile import modelfile
+from vocabkit.gguf.vocab import USER_DEFINED, GgufVocab, read_vocab
 from vocabkit.outputs import new_file
+from vocabkit.tokenizer.encoder import load_encoder
 
-ARCHITECTURES = {"qwen2": "qwen2", "qwen3": "qwen3", "llama": "llama", "gemma2": "gemma2"}
+
+@dataclass(frozen=True)
+class Architecture:
+    """How llama.cpp computes a family of models; what another value in config.json would mean is refused.
+
+    activations: names of config.json for the function it computes. interleaved: whether rows of q and k are
+    (see above). plus: is added to the weights of norms.
+    """
+
+    activations: tuple[str, ...] = ("silu",)
+    interleaved: bool = False
+    plus: float = 0.0
+
+
+# A new family is a line here: model_type of config.json, which is also llama.cpp's name of the architecture.
+ARCHITECTURES = {
+    "qwen2": Architecture(),
+    "qwen3": Architecture(),
+    "llama": Architecture(interleaved=True),
+    "gemma2": Architecture(activations=("gelu_pytorch_tanh", "gelu_tanh"), plus=1.0),
+}
 
 OUTTYPES = ("bf16", "f16", "f32", "q8_0")
 
@@ -41,14 +63,13 @@ GEMMA2_27B_LAYERS = 46  # llama.cpp scales attention by 1/√(hidden/heads) for 
 class Piece:
     """One tensor of the file: what it is made of, its type there, and how its rows are ordered.
 
-    source: None for a tensor that is computed, then values holds it. rows: of the file; order: heads whose
-    halves are interleaved, 0 for none. plus: added to every value.
+    shape: rows and columns in the file; (1, values) for a vector. source: None for a tensor that is computed,
+    then values holds it. heads: whose halves are interleaved, 0 for none. plus: added to every value.
     """
 
     name: str
     type: str
-    rows: int
-    columns: int
+    shape: tuple[int, int]
     source: Tensor | None = None
     values: np.ndarray | None = None
     heads: int = 0
@@ -61,52 +82,47 @@ def export_gguf(model: Path, out: Path, *, outtype: str | None = None) -> Path:
     Raises UserError for an architecture or tokenizer that llama.cpp cannot run alike; nothing is then
     written.
     """
-    gguf = import_gguf()
+    import_gguf()
     if out.suffix != ".gguf":
         raise UserError(f"{out} does not end in .gguf, which llama.cpp expects; name it {out}.gguf")
-    from vocabkit.gguf.modelfile import modelfile
-    from vocabkit.tokenizer.encoder import load_encoder
-
-    source = open_folder(model)
+    source, config = open_folder(model), read_json_object(model / "config.json")
     _ = source.required  # UserError for an id that is no token
-    config = _text_config(read_json_object(model / "config.json"))
-    architecture = ARCHITECTURES.get(config.get("model_type", ""))
-    if architecture is None:
+    config |= config.get("text_config") or {}
+    architecture = config.get("model_type", "")
+    if architecture not in ARCHITECTURES:
         raise UserError(
             f"{model / 'config.json'}: model_type is {config.get('model_type')!r}, expected one of "
             f"{', '.join(ARCHITECTURES)}; convert this model with llama.cpp's own convert_hf_to_gguf.py"
         )
     vocab = read_vocab(model, source.tokenizer, load_encoder(model))
-    kind = outtype or _own_type(source.tensors.embed[0])
-    fields = hyperparameters(config, architecture, path=model / "config.json")
-    pieces = list(_pieces(source, config, architecture, kind, len(vocab.tokens)))
+    kind = outtype or {"BF16": "bf16", "F16": "f16"}.get(source.tensors.embed[0].dtype, "f32")
+    fields = all_fields(
+        architecture,
+        name=model.resolve().name,
+        kind=kind,
+        hyperparameters=hyperparameters(config, path=model / "config.json"),
+        vocab=vocab,
+    )
+    tensors = [_new_tensor(piece) for piece in _pieces(source, config, kind=kind, tokens=len(vocab.tokens))]
     ollama = out.with_name(out.name.removesuffix(".gguf") + ".Modelfile")
-    name = model.resolve().name
     with new_file(out) as part, new_file(ollama) as text:
-        writer = writer_of(gguf, part, architecture, name=name, kind=kind, fields=fields, vocab=vocab)
-        _write(gguf, writer, pieces)
+        with progress_bar(sum(tensor.size for tensor in tensors), "weights") as bar:
+            write_gguf(part, fields=fields, tensors=tensors, progress=bar.update)
         text.write_text(modelfile(out.name, vocab, model), encoding="utf-8")
-    _print_written(out, ollama, pieces, vocab, kind)
+    _print_written(out, ollama, vocab, f"{len(tensors)} tensors, {kind}")
     return out
 
 
-def _text_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {**config, **(config.get("text_config") or {})}
-
-
-def _own_type(tensor: Tensor) -> str:
-    return {"BF16": "bf16", "F16": "f16"}.get(tensor.dtype, "f32")
-
-
-def hyperparameters(config: Mapping[str, Any], architecture: str, *, path: Path) -> dict[str, Any]:
+def hyperparameters(config: Mapping[str, Any], *, path: Path) -> dict[str, int | float | str]:
     """Return the fields `{arch}.*` of a model, without that prefix; path: of config.json, for errors.
 
     Raises UserError for what llama.cpp would compute otherwise.
     """
+    architecture = config["model_type"]
     heads = config["num_attention_heads"]
     head_dim = config.get("head_dim") or config["hidden_size"] // heads
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    fields: dict[str, Any] = {
+    fields: dict[str, int | float | str] = {
         "block_count": config["num_hidden_layers"],
         "context_length": config["max_position_embeddings"],
         "embedding_length": config["hidden_size"],
@@ -121,7 +137,7 @@ def hyperparameters(config: Mapping[str, Any], architecture: str, *, path: Path)
     }
     fields |= _rope_scaling(rope, architecture, path)
     activation = config.get("hidden_activation") or config.get("hidden_act", "silu")
-    expected = ("gelu_pytorch_tanh", "gelu_tanh") if architecture == "gemma2" else ("silu",)
+    expected = ARCHITECTURES[architecture].activations
     if activation not in expected:
         raise _refuse(path, "hidden_act", activation, expected[0])
     if architecture == "qwen2" and head_dim * heads != config["hidden_size"]:
@@ -143,18 +159,17 @@ def hyperparameters(config: Mapping[str, Any], architecture: str, *, path: Path)
     return fields
 
 
-def _rope_scaling(rope: Mapping[str, Any], architecture: str, path: Path) -> dict[str, Any]:
+def _rope_scaling(rope: Mapping[str, Any], architecture: str, path: Path) -> dict[str, int | float | str]:
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind in ("default", None) or (kind == "llama3" and architecture == "llama"):
         return {}
     if kind == "linear":
         return {"rope.scaling.type": "linear", "rope.scaling.factor": float(rope["factor"])}
     if kind == "yarn":
-        length = rope["original_max_position_embeddings"]
         return {
             "rope.scaling.type": "yarn",
             "rope.scaling.factor": float(rope["factor"]),
-            "rope.scaling.original_context_length": length,
+            "rope.scaling.original_context_length": rope["original_max_position_embeddings"],
         }
     raise _refuse(path, "rope_scaling", kind, "default, linear, yarn or llama3")
 
@@ -182,123 +197,85 @@ def llama3_factors(config: Mapping[str, Any]) -> np.ndarray | None:
     return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
 
 
-def _pieces(
-    source: Folder, config: Mapping[str, Any], architecture: str, kind: str, tokens: int
-) -> Iterator[Piece]:
+def _pieces(source: Folder, config: Mapping[str, Any], *, kind: str, tokens: int) -> Iterator[Piece]:
     """Yield the tensors of the file in the order of its layers."""
-    import gguf
-
-    arch = next(a for a, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
-    layers = config["num_hidden_layers"]
+    gguf = import_gguf()
+    family, layers = config["model_type"], config["num_hidden_layers"]
+    architecture = ARCHITECTURES[family]
+    arch = next(a for a, name in gguf.MODEL_ARCH_NAMES.items() if name == family)
     names = gguf.get_tensor_name_map(arch, layers)
     heads = {"q_proj": config["num_attention_heads"]}
     heads["k_proj"] = config.get("num_key_value_heads") or config["num_attention_heads"]
-    if architecture == "llama" and (factors := llama3_factors(config)) is not None:
-        yield Piece("rope_freqs.weight", "f32", 1, len(factors), values=factors)
+    if family == "llama" and (factors := llama3_factors(config)) is not None:
+        yield Piece("rope_freqs.weight", "f32", (1, len(factors)), values=factors)
     found = set()
     for tensor in source.checkpoint.tensors.values():
         name = names.get_name(tensor.name, try_suffixes=(".weight", ".bias"))
         if name is None:
             raise UserError(
-                f"{tensor.file}: {tensor.name} has no place in a {architecture} GGUF; this model cannot be "
-                "exported"
+                f"{tensor.file}: {tensor.name} has no place in a {family} GGUF; this model cannot be exported"
             )
         found.add(name)
-        if tensor in source.tensors.head and _is_copy(source, tensor):
+        # Some tied checkpoints hold the embeddings once more, as a head.
+        if tensor in source.tensors.head and config.get("tie_word_embeddings") and len(tensor.shape) == 2:
             continue
         flat = len(tensor.shape) == 1
         rows, columns = (1, tensor.shape[0]) if flat else tensor.shape
-        if tensor.name in source.tensors.names:
-            rows = tokens
         stored = "f32" if flat else kind
-        if kind == "q8_0" and columns % 32:
-            stored = "f32" if flat else "f16"  # rows are no whole number of blocks
+        if stored == "q8_0" and columns % 32:
+            stored = "f16"  # rows are no whole number of blocks
         part = next((part for part in heads if f".{part}." in tensor.name), "")
         yield Piece(
             name,
             stored,
-            rows,
-            columns,
+            (tokens if tensor.name in source.tensors.names else rows, columns),
             source=tensor,
-            heads=heads[part] if part and architecture == "llama" else 0,
-            plus=1.0 if architecture == "gemma2" and tensor.name.endswith("norm.weight") else 0.0,
+            heads=heads[part] if part and architecture.interleaved else 0,
+            plus=architecture.plus if tensor.name.endswith("norm.weight") else 0.0,
         )
     last = f"blk.{layers - 1}.ffn_down.weight"
     if missing := {"token_embd.weight", "output_norm.weight", last} - found:
         raise UserError(f"{source.path} has no tensor for {min(missing)}; is the checkpoint complete?")
 
 
-def _is_copy(source: Folder, head: Tensor) -> bool:
-    """Whether a stored head is the embeddings once more, as some tied checkpoints have it."""
-    config = read_json_object(source.path / "config.json")
-    return bool(_text_config(config).get("tie_word_embeddings", False)) and len(head.shape) == 2
-
-
-def writer_of(
-    gguf: Any,
-    part: Path,
+def all_fields(
     architecture: str,
     *,
     name: str,
     kind: str,
-    fields: Mapping[str, Any],
+    hyperparameters: Mapping[str, int | float | str],
     vocab: GgufVocab,
-) -> Any:
-    """Return a gguf.GGUFWriter that holds everything but the tensors."""
-    writer = gguf.GGUFWriter(part, architecture)
-    writer.add_type("model")
-    writer.add_name(name)
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    types = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
-    writer.add_file_type(gguf.LlamaFileType[types[kind]])
-    writer.add_vocab_size(len(vocab.tokens))
-    for key, value in fields.items():
-        add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}[type(value)]
-        add(f"{architecture}.{key}", value)
-    writer.add_tokenizer_model(vocab.model)
-    writer.add_tokenizer_pre(vocab.pre)
-    writer.add_token_list(vocab.tokens)
-    writer.add_token_types(vocab.types)
-    if vocab.scores:
-        writer.add_token_scores(vocab.scores)
-    if vocab.merges:
-        writer.add_token_merges(vocab.merges)
-    for key, token_id in vocab.ids.items():
-        writer.add_uint32(f"tokenizer.ggml.{key}_token_id", token_id)
-    writer.add_add_bos_token(vocab.add_bos)
-    writer.add_add_eos_token(vocab.add_eos)
-    writer.add_add_space_prefix(vocab.add_space_prefix)
-    if vocab.suppressed:
-        writer.add_array("tokenizer.ggml.suppress_tokens", vocab.suppressed)
-    if vocab.chat_template:
-        writer.add_chat_template(vocab.chat_template)
-    return writer
+) -> dict[str, Field]:
+    """Return every field of a model's file; kind: of OUTTYPES, name: for people."""
+    gguf = import_gguf()
+    file_type = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}[kind]
+    values = {
+        "general.architecture": architecture,
+        "general.type": "model",
+        "general.name": name,
+        "general.quantization_version": gguf.GGML_QUANT_VERSION,
+        "general.file_type": int(gguf.LlamaFileType[file_type]),
+        f"{architecture}.vocab_size": len(vocab.tokens),
+        **{f"{architecture}.{key}": value for key, value in hyperparameters.items()},
+    }
+    return {key: field(value) for key, value in values.items()} | vocab.fields()
 
 
-def _write(gguf: Any, writer: Any, pieces: list[Piece]) -> None:
-    """Write the file: header, then every tensor a block of rows at a time."""
-    for piece in pieces:
-        quantization = gguf.GGMLQuantizationType[piece.type.upper()]
-        block, size = gguf.GGML_QUANT_SIZES[quantization]
-        shape = (piece.rows, piece.columns) if _is_matrix(piece) else (piece.columns,)
-        nbytes = piece.rows * piece.columns // block * size
-        writer.add_tensor_info(piece.name, shape, np.dtype(np.float16), nbytes, raw_dtype=quantization)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    file = writer.fout[0]
-    with progress_bar(sum(piece.rows * piece.columns for piece in pieces), "values") as bar:
-        for piece in pieces:
-            writer.write_padding(file, file.tell())
-            for values in blocks(piece):
-                file.write(_stored(gguf, values, piece.type).data.cast("B"))
-                bar.update(values.size)
-    writer.write_padding(file, file.tell())
-    writer.close()
+def _new_tensor(piece: Piece) -> NewTensor:
+    gguf = import_gguf()
+    quantization = gguf.GGMLQuantizationType[piece.type.upper()]
+    block, size = gguf.GGML_QUANT_SIZES[quantization]
+    rows, columns = piece.shape
+    is_matrix = piece.source is not None and len(piece.source.shape) == 2
 
+    def write(file: IO[bytes], progress: Progress) -> None:
+        for values in blocks(piece):
+            data = _stored(values, piece.type).data.cast("B")
+            write_all(file, data)
+            progress(len(data))
 
-def _is_matrix(piece: Piece) -> bool:
-    return piece.source is not None and len(piece.source.shape) == 2
+    dims = (columns, rows) if is_matrix else (columns,)
+    return NewTensor(piece.name, dims, quantization, rows * columns // block * size, write)
 
 
 def blocks(piece: Piece) -> Iterator[np.ndarray]:
@@ -316,10 +293,11 @@ def blocks(piece: Piece) -> Iterator[np.ndarray]:
         raw = np.concatenate(list(read_rows(tensor, range(count))))
         yield interleave(as_float32(raw, tensor), piece.heads)
     else:
-        for raw in read_rows(tensor, range(min(count, piece.rows))):
+        rows, columns = piece.shape
+        for raw in read_rows(tensor, range(min(count, rows))):
             yield as_float32(raw, tensor)
-        if piece.rows > count:
-            yield np.zeros((piece.rows - count, piece.columns), np.float32)
+        if rows > count:
+            yield np.zeros((rows - count, columns), np.float32)
 
 
 def interleave(rows: np.ndarray, heads: int) -> np.ndarray:
@@ -332,19 +310,23 @@ def interleave(rows: np.ndarray, heads: int) -> np.ndarray:
     return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(rows.shape)
 
 
-def _stored(gguf: Any, values: np.ndarray, kind: str) -> np.ndarray:
+def _stored(values: np.ndarray, kind: str) -> np.ndarray:
     if kind == "bf16":
         return to_bfloat16(values)
     if kind == "f16":
         return values.astype(np.float16)
     if kind == "q8_0":
+        gguf = import_gguf()
         return np.ascontiguousarray(gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0))
     return np.ascontiguousarray(values, np.float32)
 
 
-def _print_written(out: Path, ollama: Path, pieces: list[Piece], vocab: GgufVocab, kind: str) -> None:
-    words = sum(1 for at, t in zip(vocab.tokens, vocab.types, strict=True) if t == 4 and at.startswith(" "))
-    print(f"{out}: {out.stat().st_size:,} bytes, {len(pieces)} tensors, {kind}, {len(vocab.tokens):,} tokens")
+def _print_written(out: Path, ollama: Path, vocab: GgufVocab, tensors: str) -> None:
+    user_defined = (
+        token for token, kind in zip(vocab.tokens, vocab.types, strict=True) if kind == USER_DEFINED
+    )
+    words = sum(token.startswith(" ") for token in user_defined)
+    print(f"{out}: {out.stat().st_size:,} bytes, {tensors}, {len(vocab.tokens):,} tokens")
     print(
         f"tokenizer {vocab.model} {vocab.pre}: {len(vocab.merges):,} merges, {words:,} words as user-defined"
     )

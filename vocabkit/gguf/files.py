@@ -1,18 +1,18 @@
-"""GGUF files as they lie on disk: fields, tensors, splits; written again with other fields and other rows.
+"""GGUF files as they lie on disk: fields, tensors, splits, read and written.
 
-Reads FILE.gguf, or all of FILE-00001-of-0000N.gguf; writes files of the same names with another stem. A GGUF
-file is: "GGUF", version, number of tensors and of fields; the fields (key, type, value); of each tensor its
-name, dimensions, type and place; then the tensors' bytes, each aligned. Source: gguf.md of ggml-org/ggml. All
-numbers are little-endian. Only what changes is decoded: other fields and tensors pass as the bytes they are,
-and rows of a quantized matrix are blocks of their own, so they move without being unpacked.
+Reads FILE.gguf, or all of FILE-00001-of-0000N.gguf; writes one file. A GGUF file is: "GGUF", version, number
+of tensors and of fields; the fields (key, type, value); of each tensor its name, dimensions, type and place;
+then the tensors' bytes, each aligned. Source: gguf.md of ggml-org/ggml. All numbers are little-endian. Only
+what changes is decoded: other fields and tensors pass as the bytes they are, and rows of a quantized matrix
+are blocks of their own, so they move without being unpacked.
 """
 
 import math
 import os
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,9 +32,9 @@ STRING, ARRAY = 8, 9
 
 WIDE = {10: "Q", 11: "q", 12: "d"}
 
-UINT32, INT32, FLOAT32 = 4, 5, 6
+UINT32, INT32, FLOAT32, BOOL = 4, 5, 6, 7
 
-ALIGNMENT = "general.alignment"
+ALIGNMENT, DEFAULT_ALIGNMENT = "general.alignment", 32
 
 SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
@@ -60,7 +60,7 @@ class Field:
         """Decode: a number, a string, or a list of them. Strings that are not UTF-8 keep their bytes as
         surrogates.
         """
-        if self.type == ARRAY:
+        if self.items is not None:
             count = struct.unpack_from("<Q", self.data, 4)[0]
             if self.items == STRING:
                 return list(_strings(self.data, 12, count))
@@ -83,11 +83,11 @@ class GgufTensor:
 
     @property
     def rows(self) -> int:
-        """Number of rows: all dimensions but the first."""
-        return math.prod(self.dims[1:])
+        """Number of rows of a matrix, of values of a vector: one for each token in those of a vocabulary."""
+        return self.dims[-1]
 
     def as_rows(self) -> RowTensor:
-        """The same place on disk for checkpoint.read_rows()."""
+        """The same place on disk for read_rows()."""
         return RowTensor(
             self.name, self.file, "U8", (self.rows, self.size // self.rows), self.start, self.size
         )
@@ -122,17 +122,26 @@ def array(values: Sequence[Any], *, items: int) -> Field:
     return Field(ARRAY, head + np.asarray(values, _dtype(items)).tobytes(), items)
 
 
+def field(value: bool | int | float | str | list[str] | list[int] | list[float]) -> Field:
+    """Return a field that holds a value, of the type that llama.cpp's own converter takes for such a one."""
+    if isinstance(value, str):
+        return string(value)
+    if isinstance(value, list):
+        return array(value, items={str: STRING, int: INT32, float: FLOAT32}[type(value[0])])
+    return number(value, type={bool: BOOL, int: UINT32, float: FLOAT32}[type(value)])
+
+
 def _packed(text: str) -> bytes:
     data = text.encode("utf-8", errors="surrogateescape")
     return struct.pack("<Q", len(data)) + data
 
 
-def _code(kind: int | None) -> str:
-    return NUMBERS[kind] if kind is not None and kind < len(NUMBERS) else WIDE[kind]  # type: ignore[index]
+def _code(kind: int) -> str:
+    return NUMBERS[kind] if kind < len(NUMBERS) else WIDE[kind]
 
 
-def _dtype(kind: int | None) -> Any:
-    return np.dtype(np.bool_) if _code(kind) == "?" else np.dtype("<" + _code(kind))
+def _dtype(kind: int) -> np.dtype:
+    return np.dtype("<" + _code(kind))
 
 
 def _strings(data: bytes, at: int, count: int) -> Iterator[str]:
@@ -197,7 +206,7 @@ def read_gguf(path: Path) -> GgufFile:
         n_tensors, n_fields = header.unpack("Q"), header.unpack("Q")
         try:
             fields = {header.name(): header.field() for _ in range(n_fields)}
-            alignment = fields[ALIGNMENT].value() if ALIGNMENT in fields else 32
+            alignment = fields[ALIGNMENT].value() if ALIGNMENT in fields else DEFAULT_ALIGNMENT
             found = []
             for _ in range(n_tensors):
                 name, dims = header.name(), header.unpack("I")
@@ -240,27 +249,30 @@ def split_files(path: Path) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What a matrix becomes: the rows at these ascending places, then zeros up to count."""
+class NewTensor:
+    """A tensor that is to be written: name, dimensions and type as GgufTensor has them, size in bytes.
 
-    places: Sequence[int]
-    count: int
+    write: appends exactly these bytes to an unbuffered file, and tells the progress how many it wrote.
+    """
+
+    name: str
+    dims: tuple[int, ...]
+    type: int
+    size: int
+    write: Callable[[IO[bytes], Progress], None]
 
 
 def write_gguf(
-    source: GgufFile,
     out: Path,
     *,
     fields: Mapping[str, Field],
-    rows: Mapping[str, Rows],
+    tensors: Sequence[NewTensor],
+    version: int = max(VERSIONS),
+    alignment: int = DEFAULT_ALIGNMENT,
     progress: Progress = lambda bytes_written: None,
 ) -> None:
-    """Write a file again with these fields, and these rows of the tensors named; all else byte for byte.
-
-    A block of rows is in memory at a time. progress is told the bytes written every few megabytes.
-    """
-    tensors = [_resized(t, rows[t.name].count) if t.name in rows else t for t in source.tensors.values()]
-    header = [MAGIC, struct.pack("<IQQ", source.version, len(tensors), len(fields))]
+    """Write a file with these fields and tensors, in this order."""
+    header = [MAGIC, struct.pack("<IQQ", version, len(tensors), len(fields))]
     for key, value in fields.items():
         header += [_packed(key), struct.pack("<I", value.type), value.data]
     offset = 0
@@ -268,32 +280,35 @@ def write_gguf(
         header.append(_packed(tensor.name))
         header.append(struct.pack(f"<I{len(tensor.dims)}Q", len(tensor.dims), *tensor.dims))
         header.append(struct.pack("<IQ", tensor.type, offset))
-        offset += tensor.size + _padding(tensor.size, source.alignment)
+        offset += tensor.size + -tensor.size % alignment
     head = b"".join(header)
-    with source.path.open("rb", buffering=0) as reader, out.open("wb", buffering=0) as writer:
-        write_all(writer, head + bytes(_padding(len(head), source.alignment)))
-        for old, new in zip(source.tensors.values(), tensors, strict=True):
-            if old.name in rows:
-                for block in read_rows(old.as_rows(), rows[old.name].places):
-                    write_all(writer, block.data.cast("B"))
-                    progress(block.nbytes)
-                # A block of zero bytes is zero in every type: its scale is.
-                write_all(writer, bytes(new.size - len(rows[old.name].places) * (old.size // old.rows)))
-            else:
-                copy_range(reader, writer, offset=old.start, count=old.size, progress=progress)
-            write_all(writer, bytes(_padding(new.size, source.alignment)))
+    with out.open("wb", buffering=0) as writer:
+        write_all(writer, head + bytes(-len(head) % alignment))
+        for tensor in tensors:
+            tensor.write(writer, progress)
+            write_all(writer, bytes(-tensor.size % alignment))
         os.fsync(writer.fileno())
 
 
-def _resized(tensor: GgufTensor, rows: int) -> GgufTensor:
+def unchanged(tensor: GgufTensor) -> NewTensor:
+    """Return the same tensor, byte for byte."""
+
+    def write(writer: IO[bytes], progress: Progress) -> None:
+        with tensor.file.open("rb", buffering=0) as reader:
+            copy_range(reader, writer, offset=tensor.start, count=tensor.size, progress=progress)
+
+    return NewTensor(tensor.name, tensor.dims, tensor.type, tensor.size, write)
+
+
+def with_rows(tensor: GgufTensor, places: Sequence[int], *, count: int) -> NewTensor:
+    """Return the rows at these ascending places, then zeros up to count; a few megabytes are in memory."""
     row = tensor.size // tensor.rows
-    return replace(tensor, dims=(tensor.dims[0], rows), size=rows * row)
 
+    def write(writer: IO[bytes], progress: Progress) -> None:
+        for block in read_rows(tensor.as_rows(), places):
+            write_all(writer, block.data.cast("B"))
+            progress(block.nbytes)
+        # A block of zero bytes is zero in every type: its scale is.
+        write_all(writer, bytes((count - len(places)) * row))
 
-def _padding(size: int, alignment: int) -> int:
-    return -size % alignment
-
-
-def all_tensors(files: Iterable[GgufFile]) -> dict[str, GgufTensor]:
-    """Return the tensors of all parts by name."""
-    return {name: tensor for file in files for name, tensor in file.tensors.items()}
+    return NewTensor(tensor.name, (*tensor.dims[:-1], count), tensor.type, count * row, write)

@@ -10,43 +10,59 @@ from types import SimpleNamespace
 from typing import Any
 
 from vocabkit.errors import UserError
-from vocabkit.gguf.files import Field, GgufFile, all_tensors, read_gguf, split_files
-from vocabkit.gguf.vocab import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from vocabkit.gguf.files import Field, GgufFile, GgufTensor, read_gguf, split_files
+from vocabkit.gguf.vocab import CONTROL, GGML, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from vocabkit.tokenizer import bpe, spm
 from vocabkit.tokenizer.tokenizer_json import BYTE_FALLBACK_BPE, BYTE_LEVEL_BPE, TokenizerJson
 
+# Kinds of vocabulary that are read, by tokenizer.ggml.model. One more needs a line here and, to be exported,
+# a function in vocab.py; the kind of model does not matter.
 FAMILIES = {"gpt2": BYTE_LEVEL_BPE, "llama": BYTE_FALLBACK_BPE}
 
+# The tensors with a row for each token, by the names that every architecture of llama.cpp has for them.
 MATRICES = ("token_embd.weight", "output.weight", "output.bias")
 
-GGML = "tokenizer.ggml."
-
-SUPPRESS = GGML + "suppress_tokens"
-
 NEW_TO_OLD = "vocabkit.new_to_old"  # what each row was: for verify_edit
+
+TRIMMED_FROM = "vocabkit.trimmed_from"  # the name of the file
 
 
 @dataclass(frozen=True)
 class GgufModel:
     """A model in one file or several: its parts, its fields, its tokenizer as our other modules know one.
 
-    order: for a SentencePiece vocabulary, the pieces with their scores, by which llama.cpp merges.
+    types, scores: of each token; scores are those by which llama.cpp merges a SentencePiece vocabulary.
     """
 
     path: Path
     parts: list[GgufFile]
     tokenizer: TokenizerJson
     types: list[int]
-    order: tuple[Any, ...]
+    scores: list[float]
 
     @property
     def fields(self) -> dict[str, Field]:
         """The fields of the first part, which has all that are not about the splitting."""
         return self.parts[0].fields
 
+    @property
+    def tensors(self) -> dict[str, GgufTensor]:
+        """The tensors of all parts by name."""
+        return _all_tensors(self.parts)
+
     def value(self, key: str) -> Any:
         """Return a field's value, None where there is none."""
         return self.fields[key].value() if key in self.fields else None
+
+    def merge_orders(self) -> list[SimpleNamespace]:
+        """Return the scores of a SentencePiece vocabulary as a tokenizer.model has them, for make_plan()."""
+        if self.tokenizer.family == BYTE_LEVEL_BPE:
+            return []
+        pieces = [
+            SimpleNamespace(piece=token, type=kind, score=score)
+            for token, kind, score in zip(self.value(GGML + "tokens"), self.types, self.scores, strict=True)
+        ]
+        return [SimpleNamespace(pieces=pieces, trainer_spec=SimpleNamespace(model_type=spm.BPE))]
 
 
 def open_gguf(path: Path, files: Sequence[Path] | None = None) -> GgufModel:
@@ -64,23 +80,20 @@ def open_gguf(path: Path, files: Sequence[Path] | None = None) -> GgufModel:
         )
     tokens: list[str] = fields[GGML + "tokens"].value()
     types = _list(fields, "token_type", len(tokens), path) or [NORMAL] * len(tokens)
-    scores = _list(fields, "scores", len(tokens), path)
+    scores = _list(fields, "scores", len(tokens), path) or [0.0] * len(tokens)
     merges = fields[GGML + "merges"].value() if kind == "gpt2" and GGML + "merges" in fields else []
-    for name, tensor in all_tensors(parts).items():
-        if name in MATRICES and tensor.dims[-1] != len(tokens):
+    for name, tensor in _all_tensors(parts).items():
+        if name in MATRICES and tensor.rows != len(tokens):
             raise UserError(
-                f"{tensor.file}: {name} has {tensor.dims[-1]:,} rows, the file {len(tokens):,} tokens; "
+                f"{tensor.file}: {name} has {tensor.rows:,} rows, the file {len(tokens):,} tokens; "
                 "this file is damaged or of an unknown kind"
             )
     tokenizer = _as_tokenizer(path, FAMILIES[kind], tokens, types, merges)
-    order: tuple[Any, ...] = ()
-    if kind == "llama":
-        pieces = [
-            SimpleNamespace(piece=token, type=spm.NORMAL if type == NORMAL else type, score=score)
-            for token, type, score in zip(tokens, types, scores or [0.0] * len(tokens), strict=True)
-        ]
-        order = (SimpleNamespace(pieces=pieces, trainer_spec=SimpleNamespace(model_type=spm.BPE)),)
-    return GgufModel(path, parts, tokenizer, types, order)
+    return GgufModel(path, parts, tokenizer, types, scores)
+
+
+def _all_tensors(parts: Sequence[GgufFile]) -> dict[str, GgufTensor]:
+    return {name: tensor for part in parts for name, tensor in part.tensors.items()}
 
 
 def _list(fields: Mapping[str, Field], name: str, count: int, path: Path) -> list[Any] | None:

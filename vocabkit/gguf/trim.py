@@ -25,17 +25,31 @@ from vocabkit.gguf.files import (
     STRING,
     UINT32,
     Field,
-    Rows,
-    all_tensors,
+    GgufTensor,
+    NewTensor,
     array,
+    import_gguf,
     number,
     string,
+    unchanged,
+    with_rows,
     write_gguf,
 )
-from vocabkit.gguf.model import GGML, MATRICES, NEW_TO_OLD, SUPPRESS, GgufModel, open_gguf
-from vocabkit.gguf.vocab import ADDED_SCORE, CONTROL, NORMAL, TAKEN_SIZES, UNUSED, USER_DEFINED
+from vocabkit.gguf.model import MATRICES, NEW_TO_OLD, TRIMMED_FROM, GgufModel, open_gguf
+from vocabkit.gguf.verify import check_gguf
+from vocabkit.gguf.vocab import (
+    ADDED_SCORE,
+    CONTROL,
+    GGML,
+    NORMAL,
+    SUPPRESS,
+    TAKEN_SIZES,
+    UNUSED,
+    USER_DEFINED,
+)
 from vocabkit.outputs import new_file
 from vocabkit.tokenizer import bpe
+from vocabkit.verify.check import print_checks
 from vocabkit.vocab.lists import read_keep, wanted_ids
 from vocabkit.vocab.plan import FOREIGN, PADDING, Plan, make_plan
 
@@ -52,9 +66,6 @@ def trim_gguf(
 
     Raises UserError for whatever the user can mend; OUT then does not exist, and the source is as it was.
     """
-    from vocabkit.gguf.verify import check_gguf
-    from vocabkit.verify.check import print_checks
-
     out = out or default_out(model)
     source = open_gguf(model)
     targets = _targets(source, out)
@@ -64,17 +75,16 @@ def trim_gguf(
     if dry_run:
         return
     fields = new_fields(source, plan)
-    rows = {name: Rows(plan.new_to_old, plan.vocab_size) for name in MATRICES}
     with contextlib.ExitStack() as stack:
         parts = [stack.enter_context(new_file(target)) for target in targets]
-        bar = stack.enter_context(progress_bar(sum(p.path.stat().st_size for p in source.parts), "weights"))
-        for number_of_part, (file, part) in enumerate(zip(source.parts, parts, strict=True)):
-            own = fields if number_of_part == 0 else file.fields
+        bar = stack.enter_context(progress_bar(_bytes_of(source), "weights"))
+        for at, (file, part) in enumerate(zip(source.parts, parts, strict=True)):
             write_gguf(
-                file,
                 part,
-                fields=own,
-                rows={name: rows[name] for name in rows if name in file.tensors},
+                fields=file.fields if at else fields,
+                tensors=[_trimmed(tensor, plan) for tensor in file.tensors.values()],
+                version=file.version,
+                alignment=file.alignment,
                 progress=bar.update,
             )
         checks = check_gguf(source, open_gguf(out, parts))
@@ -130,7 +140,7 @@ def _plan(source: GgufModel, ids: Iterable[int], *, allow_all_bytes: bool) -> Pl
         source.tokenizer,
         ids,
         required_ids=kept | {at for at in named if at in source.tokenizer.tokens},
-        spm_models=source.order,
+        spm_models=source.merge_orders(),
         pad_multiple=1,
         allow_all_bytes=allow_all_bytes,
     )
@@ -138,6 +148,12 @@ def _plan(source: GgufModel, ids: Iterable[int], *, allow_all_bytes: bool) -> Pl
         suppressed = {**plan.suppressed, PADDING: [plan.vocab_size]}
         plan = replace(plan, vocab_size=plan.vocab_size + 1, suppressed=suppressed)
     return plan
+
+
+def _trimmed(tensor: GgufTensor, plan: Plan) -> NewTensor:
+    if tensor.name in MATRICES:
+        return with_rows(tensor, plan.new_to_old, count=plan.vocab_size)
+    return unchanged(tensor)
 
 
 def _is_id(key: str, field: Field) -> bool:
@@ -180,7 +196,7 @@ def new_fields(source: GgufModel, plan: Plan) -> dict[str, Field]:
             field = number(plan.vocab_size, type=field.type)
         elif key == SUPPRESS or key.endswith("_token_ids"):
             field = array(
-                [old_to_new[at] for at in field.value() if at in old_to_new], items=field.items or 5
+                [old_to_new[at] for at in field.value() if at in old_to_new], items=field.items or INT32
             )
         elif key.startswith("tokenizer.") and field.items is not None and len(field.value()) == count:
             raise UserError(
@@ -194,19 +210,17 @@ def new_fields(source: GgufModel, plan: Plan) -> dict[str, Field]:
     if suppressed:
         fields[SUPPRESS] = array(sorted(suppressed), items=INT32)
     fields[NEW_TO_OLD] = array(plan.new_to_old, items=INT32)
-    fields["vocabkit.trimmed_from"] = string(source.path.name)
+    fields[TRIMMED_FROM] = string(source.path.name)
     return fields
 
 
 def _print_plan(source: GgufModel, plan: Plan, origin: Mapping[str, Any]) -> None:
-    tensors = [t for t in all_tensors(source.parts).values() if t.name in MATRICES]
-    row_bytes = sum(tensor.size // tensor.dims[-1] for tensor in tensors)
-    before = sum(part.path.stat().st_size for part in source.parts)
+    matrices = [tensor for name, tensor in source.tensors.items() if name in MATRICES]
+    row_bytes = sum(tensor.size // tensor.rows for tensor in matrices)
+    before, tokens = _bytes_of(source), len(source.tokenizer.tokens)
     saved = (len(source.types) - plan.vocab_size) * row_bytes
-    tokens = len(source.tokenizer.tokens)
-    import gguf
-
-    types = ", ".join(sorted({gguf.GGMLQuantizationType(t.type).name for t in tensors}))
+    type_name = import_gguf().GGMLQuantizationType
+    types = ", ".join(sorted({type_name(tensor.type).name for tensor in matrices}))
     print(f"{source.path}: {source.tokenizer.family}, rows of {types}")
     print(f"kept list: {origin['how']}: {origin['source']}")
     print(f"tokens    {tokens:>13,} → {plan.n_tokens:>13,}  ({plan.n_tokens / tokens:.1%} kept)")
@@ -217,3 +231,7 @@ def _print_plan(source: GgufModel, plan: Plan, origin: Mapping[str, Any]) -> Non
         print(f"not generated by llama.cpp: {len(ids)} ids, {FOREIGN}")
     if plan.written_scripts:
         print(f"the list keeps tokens of {json.dumps(plan.written_scripts, ensure_ascii=False)}")
+
+
+def _bytes_of(source: GgufModel) -> int:
+    return sum(part.path.stat().st_size for part in source.parts)

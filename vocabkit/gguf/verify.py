@@ -13,11 +13,11 @@ from vocabkit.checkpoint.shards import read_rows
 from vocabkit.corpus.lines import read_texts
 from vocabkit.errors import UserError
 from vocabkit.files import SELF_TEST_TEXTS
-from vocabkit.gguf.files import GgufTensor, all_tensors
-from vocabkit.gguf.model import GGML, MATRICES, NEW_TO_OLD, GgufModel, open_gguf
-from vocabkit.gguf.vocab import UNUSED
+from vocabkit.gguf.files import GgufTensor
+from vocabkit.gguf.model import MATRICES, NEW_TO_OLD, GgufModel, open_gguf
+from vocabkit.gguf.vocab import GGML, UNUSED
 from vocabkit.text.unicode import nfc
-from vocabkit.verify.check import SHOWN, Check
+from vocabkit.verify.check import SHOWN, Check, print_checks
 from vocabkit.verify.rows import aligned
 
 BLOCK = 4 << 20  # bytes compared at a time
@@ -25,8 +25,6 @@ BLOCK = 4 << 20  # bytes compared at a time
 
 def verify_gguf(base: Path, model: Path, *, texts: Sequence[Path] | None = None) -> bool:
     """Check MODEL beside BASE, print what was found; return whether all holds."""
-    from vocabkit.verify.check import print_checks
-
     source, edited = open_gguf(base), open_gguf(model)
     checks = check_gguf(source, edited)
     paths = list(texts) if texts else [SELF_TEST_TEXTS]
@@ -85,12 +83,12 @@ def _check_fields(source: GgufModel, edited: GgufModel, new_to_old: Sequence[int
 
 def _check_rows(source: GgufModel, edited: GgufModel, new_to_old: Sequence[int]) -> Check:
     check = Check("3 rows")
-    before, after = all_tensors(source.parts), all_tensors(edited.parts)
+    before, after = source.tensors, edited.tensors
     check.find("tensor is gone", sorted(before.keys() - after.keys()))
     check.find("tensor is new", sorted(after.keys() - before.keys()))
     for name in (name for name in MATRICES if name in before and name in after):
         old, new = before[name], after[name]
-        if new.type != old.type or new.dims[-1] != len(edited.types):
+        if new.type != old.type or new.rows != len(edited.types):
             check.findings.append(
                 f"{name} has type {new.type} and {new.dims} values, was {old.type} {old.dims}"
             )
@@ -110,7 +108,7 @@ def _check_rows(source: GgufModel, edited: GgufModel, new_to_old: Sequence[int])
 def check_other_tensors(source: GgufModel, edited: GgufModel) -> Check:
     """4: every tensor that has nothing to do with the vocabulary is the same, byte for byte."""
     check = Check("4 others")
-    before, after = all_tensors(source.parts), all_tensors(edited.parts)
+    before, after = source.tensors, edited.tensors
     names = sorted(before.keys() & after.keys() - set(MATRICES))
     for name in names:
         old, new = before[name], after[name]

@@ -13,12 +13,14 @@ ggml-org/ggml, and what llama-vocab.cpp of llama.cpp reads.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as default
 from pathlib import Path
 from typing import Any
 
 from vocabkit.errors import UserError
 from vocabkit.files import read_json_object
+from vocabkit.gguf.files import Field, field
 from vocabkit.tokenizer import spm
 from vocabkit.tokenizer.bpe import byte_fallback_value, rank_merges
 from vocabkit.tokenizer.chat_template import read_template
@@ -26,7 +28,13 @@ from vocabkit.tokenizer.encoder import GPT2, LLAMA3, QWEN2, splitting_pattern
 from vocabkit.tokenizer.settings import read_spm_models
 from vocabkit.tokenizer.tokenizer_json import BYTE_LEVEL_BPE, UNIGRAM, TokenizerJson
 
-# enum llama_token_type
+GGML = "tokenizer.ggml."
+
+SUPPRESS = GGML + "suppress_tokens"
+
+CHAT_TEMPLATE = "tokenizer.chat_template"
+
+# enum llama_token_type, with the numbers that SentencePiece has
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
 # The expression that a byte-level tokenizer splits by → its name in llama-vocab.cpp. Llama 3's name also
@@ -44,23 +52,41 @@ TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")
 
 @dataclass
 class GgufVocab:
-    """tokens, types, scores: one for each row. merges: "a b". ids: "bos" → id. pre: "" for "llama".
+    """tokens, types, scores: one for each row. merges: "a b". ids: "bos" → id.
 
-    bos, eos: whether a text gets the token at its beginning, its end. suppressed: never to be generated.
+    add_bos, add_eos: whether a text gets the token at its beginning, its end. suppressed: never generated.
     """
 
     model: str
     pre: str
     tokens: list[str]
     types: list[int]
-    scores: list[float] = field(default_factory=list)
-    merges: list[str] = field(default_factory=list)
-    ids: dict[str, int] = field(default_factory=dict)
+    scores: list[float] = default(default_factory=list)
+    merges: list[str] = default(default_factory=list)
+    ids: dict[str, int] = default(default_factory=dict)
     add_bos: bool = False
     add_eos: bool = False
     add_space_prefix: bool = False
     chat_template: str | None = None
-    suppressed: list[int] = field(default_factory=list)
+    suppressed: list[int] = default(default_factory=list)
+
+    def fields(self) -> dict[str, Field]:
+        """Return the fields of a file that hold this vocabulary."""
+        values = {
+            GGML + "model": self.model,
+            GGML + "pre": self.pre,
+            GGML + "tokens": self.tokens,
+            GGML + "token_type": self.types,
+            GGML + "scores": self.scores,
+            GGML + "merges": self.merges,
+            **{f"{GGML}{kind}_token_id": token_id for kind, token_id in self.ids.items()},
+            GGML + "add_bos_token": self.add_bos,
+            GGML + "add_eos_token": self.add_eos,
+            GGML + "add_space_prefix": self.add_space_prefix,
+            SUPPRESS: self.suppressed,
+            CHAT_TEMPLATE: self.chat_template,
+        }
+        return {key: field(value) for key, value in values.items() if value not in ([], None)}
 
 
 def read_vocab(folder: Path, tokenizer: TokenizerJson, encoder: Any) -> GgufVocab:
