@@ -39,9 +39,13 @@ def extend(folder: Path, family: str, **options: Any) -> Path:
     return out
 
 
-def finetune(model: Path, data: Path, out: Path, *flags: str) -> Path:
+def argv_of(model: Path, data: Path, out: Path, *flags: str) -> list[str]:
     given = ["--model_name_or_path", str(model), "--data_path", str(data), "--output_dir", str(out), *FAST]
-    assert finetune_qwen.main([*given, "--eval_share", "0.25", *flags]) == 0
+    return [*given, "--eval_share", "0.25", *flags]
+
+
+def finetune(model: Path, data: Path, out: Path, *flags: str) -> Path:
+    assert finetune_qwen.main(argv_of(model, data, out, *flags)) == 0
     return out
 
 
@@ -55,11 +59,11 @@ def stage(folder: Path) -> dict[str, Any]:
 
 # Runs that do not end by themselves
 
-RUN = ["--max_steps", "7", "--save_steps", "2", "--lr_scheduler_type", "cosine"]
+RUN = ["--max_steps", "5", "--save_steps", "2", "--lr_scheduler_type", "cosine"]
 
 
 def killed_run(argv: list[str], at: int) -> None:
-    """Run in another process that dies of SIGKILL in step `at`."""
+    """Run in another process, a fork of this one, that dies of SIGKILL in step `at`."""
 
     def run() -> None:
         step = StageTrainer.training_step

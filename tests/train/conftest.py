@@ -1,5 +1,6 @@
 """Fixtures of the tests of training."""
 
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,14 @@ import pytest
 from training import TEXTS, extend
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", autouse=True)
+def frozen() -> None:
+    """What was imported is no garbage: each run of the Trainer would look through all of it several times."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
 def extended(tmp_path_factory) -> Callable[..., Path]:
     """family, settings → an extended checkpoint; each is made once, nobody may change it."""
     made: dict[str, Path] = {}
@@ -23,9 +31,19 @@ def extended(tmp_path_factory) -> Callable[..., Path]:
     return get
 
 
-@pytest.fixture
-def data(tmp_path) -> Path:
-    path = tmp_path / "texts.jsonl"
-    rows = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in TEXTS)
+def write_texts(path: Path, texts: list[str]) -> Path:
+    rows = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
     path.write_text("".join(rows), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    return write_texts(tmp_path / "texts.jsonl", TEXTS)
+
+
+@pytest.fixture
+def told(tmp_path) -> Path:
+    """Texts with new words in each, which lessons need."""
+    texts = [f"{text} {n} hôm nay và thanh điệu là một việc." for n, text in enumerate(TEXTS)]
+    return write_texts(tmp_path / "told.jsonl", texts)

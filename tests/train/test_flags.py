@@ -1,8 +1,6 @@
-"""Flags of a training stage: what is refused and why, what --fsdp becomes, and which optimizers go on."""
+"""Flags of a training stage: what is refused and why, and what --optim, --fsdp and rows alone become."""
 
-import importlib.util
 import json
-import shutil
 
 import pytest
 import torch
@@ -10,12 +8,9 @@ from training import FAST, RUN, finetune, killed_run, refuse, tensors  # noqa: F
 from transformers.training_args import OptimizerNames
 
 import finetune_qwen
-from vocabkit.checkpoint.record import new_rows
 from vocabkit.errors import UserError
-from vocabkit.files import sha256_file
 from vocabkit.train import flags as train_flags
 from vocabkit.train.flags import REFUSED, keep_rows_apart, training_arguments
-from vocabkit.train.trainer import StageTrainer
 
 
 def settings_of(tmp_path, *flags):
@@ -36,48 +31,7 @@ def test_optimizers_that_do_not_go_on_are_refused(tmp_path, name):
     )
 
 
-TORCHAO = ["--optim", "adamw_torch_8bit", "--optim_args", "bf16_stochastic_round=True", "--dtype", "bfloat16"]
-ACCEPTED = {
-    "adamw_torch": [],
-    "adamw_torch in backward": ["--optim_in_backward"],
-    "adafactor": ["--optim", "adafactor"],
-    "adafactor in backward": ["--optim", "adafactor", "--optim_in_backward"],
-    "torchao's": TORCHAO,
-}
-
-
-@pytest.mark.parametrize("name", ACCEPTED)
-def test_optimizers_go_on_to_the_same_bits(extended, data, tmp_path, name):  # noqa: F811
-    if name == "torchao's" and not (importlib.util.find_spec("torchao") and shutil.which("g++")):
-        pytest.skip("torchao and g++, by which torch.compile makes its steps, are not both installed")
-    source = extended("qwen2", tied=False, dtype="bfloat16" if name == "torchao's" else "float32")
-    flags = [*RUN, "--train_rows", "all", "--finetune_layers", "all", *ACCEPTED[name]]
-    whole, out = finetune(source, data, tmp_path / "whole", *flags), tmp_path / "killed"
-    given = ["--model_name_or_path", str(source), "--data_path", str(data), "--output_dir", str(out), *FAST]
-    argv = [*given, "--eval_share", "0.25", *flags]
-    killed_run(argv, 6)
-    assert (tmp_path / "killed.part" / "checkpoint-4").is_dir()
-    assert finetune_qwen.main(argv) == 0
-    assert sha256_file(whole / "model.safetensors") == sha256_file(out / "model.safetensors")
-
-
-def test_padding_rows_that_an_optimizer_moved_are_zero_again(extended, data, tmp_path, monkeypatch):  # noqa: F811
-    """As bitsandbytes' 8-bit optimizers do: a state that is zero is not zero once it was rounded."""
-    source = extended("qwen2", tied=False)
-    step = StageTrainer.training_step
-
-    def move(self, model, *args, **options):
-        for module in (model.get_input_embeddings(), model.get_output_embeddings()):
-            module.weight.data[new_rows(source).stop :] += 1e-3
-        return step(self, model, *args, **options)
-
-    monkeypatch.setattr(StageTrainer, "training_step", move)
-    out = finetune(source, data, tmp_path / "out", "--train_rows", "all", "--max_steps", "1")
-    for name in ("model.embed_tokens.weight", "lm_head.weight"):
-        assert not tensors(out)[name][new_rows(source).stop :].any()
-
-
-def test_rows_do_not_share_a_scale(extended, tmp_path, monkeypatch):  # noqa: F811
+def test_rows_do_not_share_a_scale(tmp_path, monkeypatch):
     monkeypatch.setattr(train_flags, "check_settings", lambda *args, **of: None)  # torchao may be missing
     config = tmp_path / "config.json"
     for width, given, expected in (

@@ -1,5 +1,6 @@
 """vocabkit/train/memory.py: the sums are those of Qwen2.5-7B that were worked out by hand."""
 
+import functools
 import re
 import types
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ H, WIDE, KV, L = 3584, 18944, 512, 28
 CONFIG = {"hidden_size": H, "intermediate_size": WIDE}
 
 
+@functools.cache
 def sizes(rows: int, *, new: int = 0) -> Model:
     shapes = {"model.embed_tokens.weight": (rows, H), "lm_head.weight": (rows, H), "model.norm.weight": (H,)}
     for at in range(L):
@@ -127,6 +129,14 @@ CARD_24, CARD_40 = 23.5 * GIB, 39.5 * GIB  # what is free on such a card; CARD_R
 WHOLE, TRIMMED = 152_064, 101_056
 
 
+@functools.cache
+def settings_of(flags: tuple[str, ...]) -> tuple[StageOptions, Any]:
+    options = finetune_qwen.read_options([*flags])
+    settings = training_arguments(options, part=Path("O.part"))
+    # The namespace stands for a GPU; TrainingArguments itself would look for one.
+    return options, types.SimpleNamespace(**{**vars(settings), "device": CUDA, "world_size": 1})
+
+
 def run_on(
     monkeypatch, card: float, flags: Sequence[str], *, rows: int, tokens: int
 ) -> tuple[Stage, StageOptions, Any]:
@@ -135,12 +145,9 @@ def run_on(
     monkeypatch.setattr("vocabkit.train.flags.TORCHAO", ())  # installed or not is not asked
     of_a_gpu = ["--optim", "adamw_torch_8bit", "--activation_checkpointing", "true", "--dtype", "bfloat16",
                 "--per_device_train_batch_size", "1", "--model_max_length", str(tokens)]  # fmt: skip
-    given = ["--model_name_or_path", "M", "--data_path", "D", "--output_dir", "O", *of_a_gpu, *flags]
-    options = finetune_qwen.read_options(given)
-    settings = training_arguments(options, part=Path("O.part"))
-    # The namespace stands for a GPU; TrainingArguments itself would look for one.
-    gpu: Any = types.SimpleNamespace(**{**vars(settings), "device": CUDA, "world_size": 1})
-    return stage_of(sizes(rows, new=NEW_WORDS), options, gpu), options, gpu
+    given = ["--model_name_or_path", "M", "--data_path", "D", "--output_dir", "O", *of_a_gpu]
+    options, settings = settings_of((*given, *flags))
+    return stage_of(sizes(rows, new=NEW_WORDS), options, settings), options, settings
 
 
 CUDA = types.SimpleNamespace(type="cuda")

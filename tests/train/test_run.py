@@ -18,7 +18,7 @@ import torch
 from safetensors.numpy import load_file as load_numpy
 from safetensors.torch import load_file, save_file
 from tiny import SENTENCES
-from training import FAST, RUN, WORDS, finetune, killed_run, refuse, stage, tensors
+from training import RUN, WORDS, argv_of, finetune, killed_run, refuse, stage, tensors
 from transformers import AutoModelForCausalLM
 
 import finetune_qwen
@@ -27,7 +27,8 @@ from vocabkit.errors import UserError
 from vocabkit.files import read_json, sha256_file, write_json
 from vocabkit.models.load import load_tokenizer
 from vocabkit.outputs import resumable_directory
-from vocabkit.train import memory, output
+from vocabkit.train import memory
+from vocabkit.train import run as train_run
 from vocabkit.train.data.tokenize import load_dataset
 from vocabkit.train.output import write_trained
 from vocabkit.train.run import _peak_memory, _train
@@ -179,22 +180,33 @@ def test_stepping_in_the_backward_pass_is_the_same_step(extended, data, tmp_path
     }
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--train_rows", "new", "--finetune_layers", "all", "--lora_rank", "2"],
-        ["--train_rows", "all", "--finetune_layers", "0", "--optim", "adafactor", "--optim_in_backward"],
-        ["--train_rows", "all", "--finetune_layers", "all", "--lora_rank", "2"],
+ALL = ["--train_rows", "all", "--finetune_layers", "all"]
+KILLED = {
+    "new rows, LoRA": ["--train_rows", "new", "--finetune_layers", "all", "--lora_rank", "2"],
+    "all rows, LoRA": [*ALL, "--lora_rank", "2"],
+    "adamw_torch": ALL,
+    "adamw_torch in backward": [*ALL, "--optim_in_backward"],
+    "adafactor": [*ALL, "--optim", "adafactor"],
+    "adafactor in backward, one layer": [
+        "--train_rows", "all", "--finetune_layers", "0", "--optim", "adafactor", "--optim_in_backward",
     ],
-)
-def test_a_killed_run_goes_on_to_the_same_weights(extended, data, tmp_path, flags, capsys):
-    source = extended("qwen2", tied=True)
-    whole = finetune(source, data, tmp_path / "whole", *RUN, *flags)
+    "torchao's": [*ALL, "--optim", "adamw_torch_8bit", "--optim_args", "bf16_stochastic_round=True",
+                  "--dtype", "bfloat16"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KILLED)
+def test_a_killed_run_goes_on_to_the_same_weights(extended, data, tmp_path, name, capsys):
+    """With every optimizer that is let through, and LoRA."""
+    if name == "torchao's" and not (importlib.util.find_spec("torchao") and shutil.which("g++")):
+        pytest.skip("torchao and g++, by which torch.compile makes its steps, are not both installed")
+    tied = name.endswith("LoRA")
+    source = extended("qwen2", tied=tied, dtype="bfloat16" if name == "torchao's" else "float32")
+    whole = finetune(source, data, tmp_path / "whole", *RUN, *KILLED[name])
     out = tmp_path / "killed"
-    given = ["--model_name_or_path", str(source), "--data_path", str(data), "--output_dir", str(out), *FAST]
-    argv = [*given, "--eval_share", "0.25", *RUN, *flags]
-    killed_run(argv, 6)
-    assert not out.exists() and (tmp_path / "killed.part" / "checkpoint-4").is_dir()
+    argv = argv_of(source, data, out, *RUN, *KILLED[name])
+    killed_run(argv, 4)
+    assert not out.exists() and (tmp_path / "killed.part" / "checkpoint-2").is_dir()
     assert finetune_qwen.main(argv) == 0
     assert "going on from" in capsys.readouterr().out
     assert sha256_file(whole / "model.safetensors") == sha256_file(out / "model.safetensors")
@@ -220,7 +232,7 @@ def test_interrupting_saves_and_the_same_command_goes_on(extended, data, tmp_pat
         return step(self, *args, **options)
 
     monkeypatch.setattr(StageTrainer, "training_step", press)
-    with pytest.raises(UserError, match="interrupted after step 3 of 7"):
+    with pytest.raises(UserError, match="interrupted after step 3 of 5"):
         finetune(source, data, tmp_path / "out", *RUN)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     out = finetune(source, data, tmp_path / "out", *RUN)
@@ -380,7 +392,7 @@ def test_rows_that_moved_are_not_saved(extended, data, tmp_path, monkeypatch):
 
             save_numpy(values, path, metadata={"format": "pt"})
 
-        monkeypatch.setattr(output, "write_trained", written)
+        monkeypatch.setattr(train_run, "write_trained", written)
 
     rows = new_rows(source)
     for at, message in (
