@@ -20,12 +20,12 @@ import sys
 from pathlib import Path
 
 from vocabkit.errors import run_cli
+from vocabkit.rows.names import DEFAULT, INITS, MEANINGS
 
 TASKS = (
     "trimm_vocab", "extend_vocab", "verify_edit", "view_embeddings", "compare_vocab", "compare_inits",
     "export_gguf",
 )  # fmt: skip
-INITS = ("zeros", "random", "mean", "weighted", "first_last", "english", "neighbours", "distill")
 ALIASES = {"trim_vocab": "trimm_vocab"}
 
 
@@ -78,7 +78,8 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add(
         "--init", choices=INITS,
-        help="how new rows are made (default: weighted, the best of those that run no model)",
+        help=f"how new rows are made (default: {DEFAULT}, the best of those that run no model): "
+        + "; ".join(f"{name}: {meaning}" for name, meaning in MEANINGS.items()),
     )  # fmt: skip
     add(
         "--contexts", nargs="+", default=[], metavar="CORPUS",

@@ -15,8 +15,8 @@ from vocabkit.files import read_json, sha256_file
 from vocabkit.look import compare_inits
 from vocabkit.look.compare_inits import _rows
 from vocabkit.look.inits_report import BASE, MEASURES, as_json, best_inits, in_words, table
-from vocabkit.rows import formulas
 from vocabkit.rows.estimates import Estimate
+from vocabkit.rows.names import INITS
 
 WORDS = ["hôm nay", "Tiếng Việt", "thanh điệu"]
 LINES = [
@@ -62,9 +62,7 @@ def test_table_json_and_picture(folders, tmp_path):
     weights = sha256_file(folders / "base__trimm_vocab" / "model.safetensors")
     assert data["model"]["sha256"]["model.safetensors"] == weights
     named = {*data["results"], *data["left_out"]}
-    assert named == {BASE, *formulas.INITS} and {"zeros", "mean", "english", "distill"} <= set(
-        data["results"]
-    )
+    assert named == {BASE, *INITS} and {"zeros", "mean", "english", "distill"} <= set(data["results"])
     for init, found in data["results"].items():
         expected = set(MEASURES) | {"bits_per_byte"}
         without = {"rank_new", "rank_all", "bits_change"} if init == BASE else set()
@@ -110,9 +108,11 @@ def test_rows_are_those_that_extending_writes(folders, tmp_path):
                      init="first_last")  # fmt: skip
     tensors = read_checkpoint(tmp_path / "out").tensors
     n = max(sources[1].tokenizer.tokens) + 1
-    for values, name in zip(made["first_last"], ("model.embed_tokens.weight", "lm_head.weight"), strict=True):
+    rows = made["first_last"]
+    assert rows.keys() == {"model.embed_tokens.weight", "lm_head.weight"} and left_out == {}
+    for name, values in rows.items():
         assert (values == rows_as_float32(tensors[name], [n, n + 1, n + 2])).all()
-    assert (made["first_last"][0] != made["first_last"][1]).any() and left_out == {}
+    assert (rows["model.embed_tokens.weight"] != rows["lm_head.weight"]).any()
 
 
 # Errors

@@ -28,7 +28,7 @@ from vocabkit.look.view import (
     SHOWN,
     changed_rows,
     find_tokens,
-    nearest,
+    neighbours,
     row_norms,
     view_embeddings,
 )
@@ -162,7 +162,7 @@ def test_neighbours_are_the_largest_cosines(source, monkeypatch):
         expected[name] = torch.topk(cosines, NEIGHBOURS)
     monkeypatch.setattr(view, "BLOCK", 4 * D * 7)
     for name, tensor in opened.matrices.items():
-        found = nearest(opened, name, row_norms(tensor), given)
+        found = neighbours(opened, name, row_norms(tensor), given)
         assert [[row for row, _ in one] for one in found] == expected[name].indices.tolist()
         np.testing.assert_allclose(
             [[cosine for _, cosine in one] for one in found], expected[name].values, atol=1e-5

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-import model_edit
 from vocabkit.checkpoint.numbers import RowStats, row_stats
 from vocabkit.rows import formulas
-from vocabkit.rows.formulas import clamp_norms, nearest, new_rows, piece_weights
+from vocabkit.rows.formulas import nearest, new_rows, piece_weights, with_clamped_norms
+from vocabkit.rows.names import FORMULAS
 
 # Four old tokens in two dimensions
 ROWS = np.array([[1, 0], [0, 2], [4, 4], [-1, 1]], np.float32)
@@ -19,10 +19,6 @@ def make(init: str, side: str, pieces: list[list[int]], **more) -> list[list[flo
     made = new_rows(init, side=side, rows=ROWS, pieces=pieces, stats=more.pop("stats", WIDE), **more)
     assert made.dtype == np.float32
     return made.tolist()
-
-
-def test_the_script_offers_these_inits():
-    assert model_edit.INITS == formulas.INITS
 
 
 def test_zeros():
@@ -81,18 +77,24 @@ def test_english_prefers_equivalents_that_are_one_token():
 def test_neighbours_are_the_mean_of_the_nearest_rows():
     hidden = np.array([[1, 0.1], [0, 3]], np.float32)
     anchors = np.array([[0, 9], [2, 0], [1, 1], [-1, 0]], np.float32)
-    near = nearest(hidden, anchors, count=2)
+    near, cosines = nearest(hidden, [(np.arange(4), anchors)], count=2)
     assert near.tolist() == [[1, 2], [0, 2]]
+    assert cosines[1].tolist() == pytest.approx([1, math.sqrt(0.5)])
     assert make("neighbours", "output", [[0], [0]], near=near.tolist()) == [[2, 3], [2.5, 2]]
-    assert nearest(hidden, anchors[:1]).tolist() == [[0], [0]], "fewer anchors than asked for"
-    assert nearest(hidden, np.zeros((3, 2), np.float32), count=1).shape == (2, 1), "no direction, no NaN"
+    fewer, _ = nearest(hidden, [(np.array([7]), anchors[:1])])
+    assert fewer.tolist() == [[7], [7]], "fewer anchors than asked for"
+    nothing = nearest(hidden, [(np.arange(3), np.zeros((3, 2), np.float32))], count=1)
+    assert nothing[0].shape == (2, 1) and not nothing[1].any(), "no direction, no NaN"
 
 
-def test_nearest_in_blocks_equals_one_by_one():
+def test_nearest_in_blocks_equals_all_at_once():
     generator = np.random.default_rng(1)
-    hidden, anchors = generator.standard_normal((600, 8)), generator.standard_normal((50, 8))
-    one_by_one = np.concatenate([nearest(row[None], anchors) for row in hidden])
-    assert (nearest(hidden, anchors) == one_by_one).all()
+    hidden, anchors = generator.standard_normal((60, 8)), generator.standard_normal((500, 8))
+    whole, cosines = nearest(hidden, [(np.arange(500), anchors)])
+    blocks = [(np.arange(at, min(at + 64, 500)), anchors[at : at + 64]) for at in range(0, 500, 64)]
+    in_blocks, again = nearest(hidden, blocks)
+    assert (in_blocks == whole).all()
+    np.testing.assert_allclose(again, cosines)
 
 
 def test_row_stats_of_blocks_are_those_of_the_whole():
@@ -106,7 +108,7 @@ def test_row_stats_of_blocks_are_those_of_the_whole():
 
 def test_norms_are_clamped_and_others_keep_their_bits():
     rows = np.array([[3, 4], [0.3, 0.4], [1, 1], [0, 0]], np.float32)
-    clamped = clamp_norms(rows, smallest=1.0, largest=2.5)
+    clamped = with_clamped_norms(rows, smallest=1.0, largest=2.5)
     np.testing.assert_allclose(clamped, [[1.5, 2], [0.6, 0.8], [1, 1], [0, 0]], rtol=1e-6)
     assert (clamped[2:] == rows[2:]).all() and clamped.dtype == np.float32
     narrow = RowStats(WIDE.mean, WIDE.std, 0.5, 2.0)
@@ -114,6 +116,6 @@ def test_norms_are_clamped_and_others_keep_their_bits():
     assert x == y == pytest.approx(math.sqrt(2))
 
 
-@pytest.mark.parametrize("init", formulas.FORMULAS)
+@pytest.mark.parametrize("init", FORMULAS)
 def test_no_word_gives_no_row(init):
     assert new_rows(init, side="input", rows=ROWS, pieces=[], stats=WIDE).shape == (0, 2)

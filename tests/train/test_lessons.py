@@ -16,7 +16,6 @@ from vocabkit.errors import UserError
 from vocabkit.files import read_json, sha256_file, write_json
 from vocabkit.models.load import load_model
 from vocabkit.models.split_rows import split_rows
-from vocabkit.models.word_model import SplitReader, WordModel
 from vocabkit.rows import lessons as rows_lessons
 from vocabkit.rows.lessons import Settings
 from vocabkit.train.lessons import StageLessons, old_and_new_encoder
@@ -30,23 +29,6 @@ def source(extended):
 @pytest.fixture
 def data(told):
     return told
-
-
-def test_reading_is_that_of_word_model(source):
-    """Gemma-2: a scaled embedding and a cap on the logits."""
-    rows, model = new_rows(source), load_model(source)
-    table = model.get_input_embeddings().weight[rows.first : rows.stop].numpy(force=True).copy()
-    reference = WordModel(source, first_new=rows.first, input_rows=table)
-    split_rows(model, first=rows.first, stop=rows.stop)
-    reader = SplitReader(model, rows, start=reference.start)
-    sequences, places = [[5, rows.first, 9, 12], [7, rows.first + 2]], [[0, 2, 4], [1, 2]]
-    with torch.no_grad():
-        mine, theirs = reader.read(sequences, places), reference.read(sequences, places)
-        assert mine.logits.shape == theirs.logits.shape == (5, rows.stop)
-        assert torch.allclose(mine.logits, theirs.logits, atol=1e-5)
-        old = [[5, 6, 9], [7]], [[1, 3], [0]]
-        mine, theirs = reader.read(*old, words=False), reference.read(*old, words=False)
-        assert mine.logits.shape == (3, rows.first) and torch.allclose(mine.logits, theirs.logits, atol=1e-5)
 
 
 def test_lessons_fall_and_come_in_an_order_of_their_number(source, data, monkeypatch):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
-from vocabkit.models.split_rows import clamp_norms, norm_range, split_rows
+from vocabkit.models.split_rows import split_rows
 from vocabkit.train import loss as train_loss
 from vocabkit.train.data.packing import Collator, pack
 from vocabkit.train.loss import fuse_loss, token_nats
@@ -151,17 +151,3 @@ def test_documents_of_one_row_do_not_see_each_other(model, attention):
         masked["attention_mask"] = torch.ones_like(masked["input_ids"])
         sprung = fused(**masked, per_row=True).logits.sum(0)
         assert abs(float(sprung[0] - each[0])) > 1e-2, "a mask of ones no longer turns the block mask off"
-
-
-# Norms
-
-
-def test_norms_are_clamped_to_the_old_range():
-    weight = torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, 2.0], [99.0, 0.0]])
-    assert norm_range(weight, 3) == (2.0, 5.0)
-    assert norm_range(torch.zeros(2, 2), 2) == (0.0, float("inf"))
-    rows = torch.tensor([[30.0, 40.0], [0.1, 0.0], [1.1, 2.2], [0.0, 0.0]])
-    inside = rows[2].clone()
-    clamp_norms(rows, 2.0, 5.0)
-    assert torch.allclose(rows[:2], torch.tensor([[3.0, 4.0], [2.0, 0.0]]))
-    assert torch.equal(rows[2], inside) and not rows[3].any()

@@ -21,8 +21,9 @@ from vocabkit.edit.write import record_of, writing
 from vocabkit.errors import UserError
 from vocabkit.files import sha256_file
 from vocabkit.outputs import check_new
-from vocabkit.rows.contexts import choose_init, find_lessons
+from vocabkit.rows.contexts import find_taught_contexts
 from vocabkit.rows.make import Origin, check_base, make_rows
+from vocabkit.rows.names import choose_init
 from vocabkit.tokenizer import bpe
 from vocabkit.tokenizer.encoder import extended, load_encoder
 from vocabkit.tokenizer.spm import piece_tokens, select_pieces
@@ -65,7 +66,7 @@ def extend_vocab(
 
     words, num_tokens, num_words, syllables: the list and how much of it, see take_list().
     base: the checkpoint that MODEL was trimmed out of, whose rows an init may use where MODEL has lost them.
-    init, contexts: how rows are made and the texts that `distill` reads, see rows.contexts.choose_init().
+    init, contexts: how rows are made and the texts that `distill` reads, see rows.names.choose_init().
     Raises UserError for whatever the user can mend; OUT then does not exist, and the source is as it was.
     """
     if not dry_run:
@@ -92,9 +93,9 @@ def extend_vocab(
             check_base(source, untrimmed)
         contents = [token.content for token in tokens]
         merged = [stored_text(merge.token, source.tokenizer) for merge in new_merges]
-        lessons = None
+        taught = None
         if init == "distill" and not dry_run:
-            lessons = find_lessons(
+            taught = find_taught_contexts(
                 texts,
                 [*merged, *contents],
                 old_encoder=encoder,
@@ -119,7 +120,7 @@ def extend_vocab(
                         text: [source.tokenizer.tokens[old] for old in merge.replaces]
                         for text, merge in zip(merged, new_merges, strict=True)
                     },
-                    lessons=lessons,
+                    taught=taught,
                 )
             if facts.get("without_equivalent"):
                 with tqdm.external_write_mode():  # not into the line of a progress bar
@@ -141,8 +142,8 @@ def extend_vocab(
                 init={**facts, "base": str(base) if base else None},
             )
             edit.finish(plan, record, rows)
-        if lessons:
-            lessons.state_file.unlink(missing_ok=True)
+        if taught:
+            taught.state_file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

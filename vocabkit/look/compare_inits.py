@@ -8,7 +8,7 @@ the contexts of one part, everything is measured on the other.
 
 import io
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -26,9 +26,9 @@ from vocabkit.errors import UserError
 from vocabkit.files import sha256_file, write_json
 from vocabkit.look.inits_report import BASE, as_json, draw, in_words, table
 from vocabkit.look.plots import new_figure
-from vocabkit.rows import formulas
-from vocabkit.rows.contexts import Context, Lessons, counts_of, find_contexts, find_lessons
+from vocabkit.rows.contexts import Context, TaughtContexts, counts_of, find_contexts, find_taught_contexts
 from vocabkit.rows.make import Origin, check_base, make_rows
+from vocabkit.rows.names import INITS
 from vocabkit.text.unicode import nfc
 from vocabkit.tokenizer.encoder import extended, load_encoder
 from vocabkit.vocab.new_tokens import make_tokens
@@ -97,28 +97,22 @@ def compare_inits(
             f"{names}: none of the {len(listed):,} words of {file} stands in the part that is measured on "
             "(one line in four); give more Vietnamese texts with --texts, or other words with --words"
         )
-    rows, left_out = _rows(sources, kept, inits, texts=texts, dictionary=dictionary, seed=seed)
+    stored, left_out = _rows(sources, kept, inits, texts=texts, dictionary=dictionary, seed=seed)
 
     from vocabkit.models.load import describe, silence
-    from vocabkit.models.word_model import WordModel
-    from vocabkit.rows.measures import Line, Rows, gap_of, measure_inits
+    from vocabkit.models.word_model import load_word_model, rows_of_tensors
+    from vocabkit.rows.measures import Line, gap_of, measure_inits
 
     silence()
-    sets = {init: Rows(*made) for init, made in rows.items()}
-    some = next(iter(sets.values()))
-    reader = WordModel(
-        model,
-        first_new=max(sources[1].tokenizer.tokens) + 1,
-        input_rows=some.input,
-        output_rows=None if sources[1].tensors.tied else some.output,
-        bias=some.bias,
-        dtype=dtype,
-    )
+    tensors = sources[1].tensors
+    sets = {init: rows_of_tensors(tensors, values) for init, values in stored.items()}
+    first_new = max(sources[1].tokenizer.tokens) + 1
+    reader = load_word_model(model, next(iter(sets.values())), first_new=first_new, dtype=dtype)
     lines = [Line(*line) for line in _lines(sources[1], kept, texts)]
     gaps = [gap_of(context) for context in contexts]
     results = measure_inits(reader, sets, base=BASE, gaps=gaps, lines=lines, seed=seed)
 
-    print(f"{model}: {describe(reader.model)}, {'tied' if sources[1].tensors.tied else 'untied'} embeddings")
+    print(f"{model}: {describe(reader.model)}, {'tied' if tensors.tied else 'untied'} embeddings")
     print(f"{len(kept):,} of {len(listed):,} words of {file} stand in the texts, {len(gaps):,} contexts")
     print()
     print(table(results))
@@ -202,41 +196,41 @@ def _rows(
     texts: Sequence[Path],
     dictionary: Path | None,
     seed: int,
-) -> tuple[dict[str, tuple[np.ndarray, ...]], dict[str, str]]:
-    """Return init → the new rows as a checkpoint would store them, and init → why it is left out.
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, str]]:
+    """Return init → tensor → the new rows as a checkpoint stores them, (W, D) float32, and init → why it is
+    left out.
 
     Those that were asked for by name are never left out: UserError.
     """
     base, model = sources
     origin = Origin(model, base)
-    made, left_out = {}, {}
-    for init in inits or formulas.INITS:
+    made: dict[str, dict[str, np.ndarray]] = {}
+    left_out = {}
+    for init in inits or INITS:
         try:
             known = _dictionary(dictionary, words) if init == "english" else None
             with tempfile.TemporaryDirectory() as scratch:
-                lessons = (
-                    _lessons(model, words, texts, Path(scratch), seed=seed) if init == "distill" else None
-                )
+                taught = _taught(model, words, texts, Path(scratch), seed=seed) if init == "distill" else None
                 stored, _ = make_rows(
-                    origin, [f" {w}" for w in words], init=init, seed=seed, dictionary=known, lessons=lessons
+                    origin, [f" {w}" for w in words], init=init, seed=seed, dictionary=known, taught=taught
                 )
         except UserError as error:
             if init in inits:
                 raise
             left_out[init] = str(error)
             continue
-        made[init] = as_rows(model, stored)
+        made[init] = {name: as_float32(raw, model.checkpoint.tensors[name]) for name, raw in stored.items()}
     return made, left_out
 
 
-def _lessons(
+def _taught(
     model: Folder, words: Sequence[str], texts: Sequence[Path], scratch: Path, *, seed: int
-) -> Lessons:
+) -> TaughtContexts:
     """Return what rows are distilled from: the part of the texts that nothing is measured on."""
     encoder = load_encoder(model.path)
     contents = [token.content for token in make_tokens(words, model.tokenizer, encoder)]
     n_tokens = len(model.tokenizer.tokens)
-    return find_lessons(
+    return find_taught_contexts(
         [str(path) for path in texts],
         contents,
         old_encoder=encoder,
@@ -254,16 +248,6 @@ def _dictionary(given: Path | None, words: Sequence[str]) -> dict[str, list[str]
     if not any(word.lower() in known for word in words):
         raise UserError(f"{given or DICTIONARY} knows none of the words; give another --dictionary")
     return known
-
-
-def as_rows(model: Folder, stored: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
-    """Return (input, output) or (input, output, bias) float32 of what make_rows made."""
-    embed = model.tensors.embed[0]
-    rows = [as_float32(stored[embed.name], embed)]
-    head = [as_float32(stored[tensor.name], tensor) for tensor in model.tensors.head]
-    rows += [values for values in head if values.shape[1] > 1] or rows
-    rows += [values[:, 0] for values in head if values.shape[1] == 1]
-    return tuple(rows)
 
 
 def _files(texts: Sequence[Path]) -> list[Path]:

@@ -17,6 +17,7 @@ from vocabkit.errors import UserError
 from vocabkit.files import sha256_file
 from vocabkit.look.picture import Neighbours, draw, kinds_of_rows
 from vocabkit.look.plots import new_figure
+from vocabkit.rows.formulas import nearest
 from vocabkit.text.unicode import nfc
 from vocabkit.tokenizer.encoder import load_encoder
 
@@ -43,7 +44,7 @@ def view_embeddings(model: Path, *, base: Path | None, tokens: Sequence[str], pl
     print_overview(opened, norms)
     if base:
         print_changes(opened, open_folder(base))
-    near = {name: nearest(opened, name, norms[name], given) for name in opened.matrices} if given else {}
+    near = {name: neighbours(opened, name, norms[name], given) for name in opened.matrices} if given else {}
     for at, row in enumerate(given):
         print(f"\nnearest to {opened.text(row)} {row}")
         for name, found in near.items():
@@ -92,31 +93,26 @@ def row_norms(tensor: Tensor) -> np.ndarray:
     return np.concatenate([np.sqrt(np.einsum("vd,vd->v", block, block)) for _, block in float_blocks(tensor)])
 
 
-def nearest(opened: Folder, name: str, norms: np.ndarray, given: Sequence[int]) -> list[Neighbours]:
+def neighbours(opened: Folder, name: str, norms: np.ndarray, given: Sequence[int]) -> list[Neighbours]:
     """Return for each given row its NEIGHBOURS rows of the largest cosine, itself left out.
 
     Padding, zero rows and rows that are not finite are nobody's neighbours and have none.
     """
     tensor = opened.matrices[name]
     usable = np.isfinite(norms) & (norms > 0)
-    lengths = np.where(usable, norms, 1)
-    queries = np.concatenate([rows_as_float32(tensor, [row]) / lengths[row] for row in given])  # (Q, D)
     is_token = usable.copy()
     is_token[opened.padding] = False
-    best = ids = np.empty((0, len(given)))
-    for first, block in float_blocks(tensor):
-        here = np.arange(first, first + len(block))
-        with np.errstate(invalid="ignore"):  # NaN rows are put aside in the next line
-            cosines = block @ queries.T / lengths[here, None]
-        cosines[~is_token[here]] = -np.inf
-        best = np.concatenate([best, cosines])
-        ids = np.concatenate([ids, np.repeat(here[:, None], len(given), axis=1)])
-        order = np.argsort(-best, axis=0, kind="stable")[: NEIGHBOURS + 1]  # the row itself is among them
-        best, ids = (np.take_along_axis(values, order, axis=0) for values in (best, ids))
+    queries = np.concatenate([rows_as_float32(tensor, [row]) for row in given])  # (Q, D)
+    queries[~usable[list(given)]] = 0
+    blocks = (
+        (first + (inside := np.flatnonzero(is_token[first : first + len(block)])), block[inside])
+        for first, block in float_blocks(tensor)
+    )
+    ids, cosines = nearest(queries, blocks, count=NEIGHBOURS + 1)  # the row itself is among them
     found: list[Neighbours] = []
-    for at, row in enumerate(given):
-        pairs = zip(ids[:, at].astype(int).tolist(), best[:, at].tolist(), strict=True)
-        found.append([(i, c) for i, c in pairs if i != row and np.isfinite(c) and usable[row]][:NEIGHBOURS])
+    for row, several, near in zip(given, ids.tolist(), cosines.tolist(), strict=True):
+        pairs = [(i, cosine) for i, cosine in zip(several, near, strict=True) if i != row and usable[row]]
+        found.append(pairs[:NEIGHBOURS])
     return found
 
 

@@ -12,6 +12,7 @@ The model's own modules run inside, so that a scaled embedding (Gemma) or a bias
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 
@@ -46,20 +47,26 @@ class SplitEmbedding(_Split):
 
 
 class SplitHead(_Split):
-    """An output head some of whose rows are a parameter."""
+    """An output head some of whose rows are a parameter; bias: of these rows, where the head has one."""
 
-    def real_logits(self, hidden: torch.Tensor, stop: int) -> torch.Tensor:
-        """Return (…, stop) logits without those of padding rows; the new rows are the last before them."""
+    bias_rows: torch.Tensor | None
+
+    def __init__(
+        self, module: nn.Module, rows: nn.Parameter, first: int, bias: torch.Tensor | None = None
+    ) -> None:
+        super().__init__(module, rows, first)
+        self.register_buffer("bias_rows", bias, persistent=False)
+
+    def real_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return (…, first + n) logits: without padding, the new rows are the last."""
         weight, bias = self.weight, getattr(self.module, "bias", None)
-        end = self.first + len(self.rows)
-        assert end == stop
-        old = nn.functional.linear(hidden, weight[: self.first], None if bias is None else bias[: self.first])
-        own = None if bias is None else bias[self.first : end]
-        return torch.cat([old, nn.functional.linear(hidden, self.rows.to(weight.dtype), own)], -1)
+        old = F.linear(hidden, weight[: self.first], None if bias is None else bias[: self.first])
+        return torch.cat([old, F.linear(hidden, self.rows.to(weight.dtype), self.bias_rows)], -1)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        end = self.first + len(self.rows)
-        return torch.cat([self.real_logits(hidden, end), self.module(hidden)[..., end:]], -1)
+        end, bias = self.first + len(self.rows), getattr(self.module, "bias", None)
+        padding = F.linear(hidden, self.weight[end:], None if bias is None else bias[end:])
+        return torch.cat([self.real_logits(hidden), padding], -1)
 
 
 def split_rows(model: Any, *, first: int, stop: int) -> dict[str, nn.Parameter]:
@@ -67,14 +74,37 @@ def split_rows(model: Any, *, first: int, stop: int) -> dict[str, nn.Parameter]:
 
     "embed", and "head" where the model is untied. Modules of both ends are wrapped in place.
     """
+    embed, head = model.get_input_embeddings().weight, model.get_output_embeddings()
+    bias = getattr(head, "bias", None)
+    return add_rows(
+        model,
+        first=first,
+        embed=embed.detach()[first:stop],
+        head=None if head.weight is embed else head.weight.detach()[first:stop],
+        bias=None if bias is None else bias.detach()[first:stop],
+    )
+
+
+def add_rows(
+    model: Any,
+    *,
+    first: int,
+    embed: torch.Tensor,
+    head: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+) -> dict[str, nn.Parameter]:
+    """Do what split_rows() does with rows that are given: the model's matrices need not have them.
+
+    embed, head: (n, D), copied; head None: one parameter is both, as in tied models. bias: (n,).
+    """
     model.requires_grad_(False)
-    embed, head = model.get_input_embeddings(), model.get_output_embeddings()
-    tied = head.weight is embed.weight
-    rows = {"embed": _parameter(embed.weight, first, stop)}
-    model.set_input_embeddings(SplitEmbedding(embed, rows["embed"], first))
-    if not tied:
-        rows["head"] = _parameter(head.weight, first, stop)
-    model.set_output_embeddings(SplitHead(head, rows.get("head", rows["embed"]), first))
+    inside, outside = model.get_input_embeddings(), model.get_output_embeddings()
+    rows = {"embed": nn.Parameter(embed.float().clone())}
+    model.set_input_embeddings(SplitEmbedding(inside, rows["embed"], first))
+    if head is not None:
+        rows["head"] = nn.Parameter(head.float().clone())
+    bias = None if bias is None else bias.to(outside.weight.dtype).clone()
+    model.set_output_embeddings(SplitHead(outside, rows.get("head", rows["embed"]), first, bias))
     return rows
 
 
@@ -103,10 +133,6 @@ def reshard(model: nn.Module) -> None:
             again()
 
 
-def _parameter(weight: torch.Tensor, first: int, stop: int) -> nn.Parameter:
-    return nn.Parameter(weight.detach()[first:stop].float().clone())
-
-
 def norm_range(weight: torch.Tensor, stop: int) -> tuple[float, float]:
     """Return the smallest and the largest norm of the rows below stop, zero rows left out."""
     norms = torch.cat([block.float().norm(dim=1) for block in weight.detach()[:stop].split(8192)])
@@ -115,8 +141,11 @@ def norm_range(weight: torch.Tensor, stop: int) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def clamp_norms(rows: torch.Tensor, low: float, high: float) -> None:
-    """Scale rows in place whose norm is outside low … high to the nearer bound; a zero row stays zero."""
+def clamp_norms_(rows: torch.Tensor, low: float, high: float) -> None:
+    """Scale rows in place whose norm is outside low … high to the nearer bound; a zero row stays zero.
+
+    What with_clamped_norms() of rows/formulas.py does to a copy, in float64.
+    """
     norms = rows.norm(dim=1, keepdim=True)
     inside = (norms >= low) & (norms <= high) | (norms == 0)  # those keep every bit
     scale = norms.clamp(low, high) / norms.clamp(min=1e-30)

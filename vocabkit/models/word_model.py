@@ -1,31 +1,52 @@
 """A causal language model with rows for new words beside its own, which stay as they are on disk.
 
-Reads a Hugging Face folder; writes nothing. The rows are two small tensors, or one where the model is tied;
-the large matrices are neither copied nor changed, and gradients reach the new rows alone.
+Reads a Hugging Face folder; writes nothing. The rows are two small tensors, or one where the model is tied
+(models/split_rows.py); the large matrices are neither copied nor changed, and gradients reach the new rows
+alone.
 
-    model = WordModel(folder, first_new=94_948, input_rows=rows) after = model.read([new_ids], [[5, 9]])
-    # the states behind 5 and 9 tokens, logits after them before = model.read([old_ids], [[7, 12]],
-    words=False)  # the same places as the old tokens reach them
+    model = load_word_model(folder, Rows(rows), first_new=94_948)
+    # the states behind 5 and 9 tokens, and the logits after them
+    after = model.read([new_ids], [[5, 9]])
+    # the same places as the old tokens reach them
+    before = model.read([old_ids], [[7, 12]], words=False)
 
 The model's own code runs: the two ends are wrapped, not rewritten, so that a scaled embedding (Gemma), a cap
 on the logits (Gemma-2) and whatever else stands before or behind them works as it does in the folder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
-from torch.func import functional_call
 
 from vocabkit.checkpoint.folder import start_token
-from vocabkit.checkpoint.record import NewRows
+from vocabkit.checkpoint.vocab_tensors import VocabTensors
 from vocabkit.errors import UserError
 from vocabkit.models.load import load_model
-from vocabkit.models.split_rows import SplitHead, rows_of
+from vocabkit.models.split_rows import add_rows, rows_of
+
+
+class Rows(NamedTuple):
+    """Rows of W new words, float32: input and output (W, D), bias (W,) where the head has one.
+
+    output None: one row is both, as in tied models.
+    """
+
+    input: np.ndarray
+    output: np.ndarray | None = None
+    bias: np.ndarray | None = None
+
+
+def rows_of_tensors(tensors: VocabTensors, values: Mapping[str, np.ndarray]) -> Rows:
+    """Return what values by the names of vocabulary tensors, (W, D) float32 each, are at the two ends."""
+    head = [values[tensor.name] for tensor in tensors.head]
+    output = next((rows for rows in head if rows.shape[1] > 1), None)
+    bias = next((rows[:, 0] for rows in head if rows.shape[1] == 1), None)
+    return Rows(values[tensors.embed[0].name], output, bias)
 
 
 @dataclass(frozen=True)
@@ -40,115 +61,42 @@ class States:
     logits: torch.Tensor
 
 
-class _Rows(nn.Module):
-    """One end of a model: its own module, and rows for the ids from first_new on."""
-
-    def __init__(self, module: nn.Module, rows: nn.Parameter, first_new: int) -> None:
-        super().__init__()
-        self.module, self.rows, self.first_new = module, rows, first_new
-        self.words = True
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """The old matrix: some models ask its type or device."""
-        weight = self.module.weight
-        assert isinstance(weight, torch.Tensor)
-        return weight
-
-    def with_rows(self, argument: torch.Tensor, **others: torch.Tensor) -> torch.Tensor:
-        """Return what the module makes of its argument with the new rows for its matrix."""
-        tensors = {"weight": self.rows.to(self.weight.dtype), **others}
-        return functional_call(self.module, tensors, (argument,))
-
-
-class _Input(_Rows):
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        if not self.words:
-            return self.module(ids)
-        is_new = ids >= self.first_new
-        new = self.with_rows((ids - self.first_new).clamp(min=0))
-        return torch.where(is_new[..., None], new, self.module(ids.masked_fill(is_new, 0)))
-
-
-class _Output(_Rows):
-    """The head. places: the (sequence, position) pairs whose states it reads; it keeps these states."""
-
-    def __init__(
-        self, module: nn.Module, rows: nn.Parameter, first_new: int, bias: torch.Tensor | None
-    ) -> None:
-        super().__init__(module, rows, first_new)
-        self.bias_rows = bias
-        self.places: tuple[torch.Tensor, torch.Tensor] | None = None
-        self.hidden: torch.Tensor | None = None
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        if self.places is not None:  # else hidden was given, see WordModel.logits()
-            self.hidden = hidden[self.places]
-        assert self.hidden is not None
-        logits = self.module(self.hidden)[:, : self.first_new]  # the rows behind them are padding
-        if self.words:
-            bias = {} if self.bias_rows is None else {"bias": self.bias_rows.to(logits.dtype)}
-            logits = torch.cat([logits, self.with_rows(self.hidden, **bias)], 1)
-        return logits[None]
+# What a head is to read, of its module and the states that it would read
+_Choose = Callable[[nn.Module, tuple[torch.Tensor]], torch.Tensor]
 
 
 class WordModel:
-    """A model that knows new words; first_new is the id of the first, that is its number of tokens.
+    """A model whose new rows are its own (models/split_rows.py), read at places of sequences.
 
-    input_rows, output_rows: (W, D) float32; output_rows None: one tensor is both, as in tied models. bias:
-    (W,) float32, where the head has one. Parameters of float32 whatever the model's own number type, in which
-    the model reads them. dtype, device: as load_model() has them.
+    start: the id that every sequence begins with. first_new: the id of the first new word. masked: whether
+    the model is told which ids pad a row. They stand behind all that is asked and change no state, but
+    attention goes backward through other kernels then: the last bits of a gradient hang on it.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        first_new: int,
-        input_rows: np.ndarray,
-        output_rows: np.ndarray | None = None,
-        bias: np.ndarray | None = None,
-        dtype: str | None = None,
-        device: str | None = None,
-    ) -> None:
-        self.start = start_token(folder)
-        self.model: Any = load_model(folder, dtype=dtype, device=device).requires_grad_(False)
-        if self.model.config.is_encoder_decoder:
-            raise UserError(f"{folder} is an encoder-decoder model; only causal ones can read new words here")
-        self.first_new = first_new
-        embed, head = self.model.get_input_embeddings(), self.model.get_output_embeddings()
-        embed.padding_idx = None  # it would be an index into the new rows, and only keeps gradients from one
-        self.input_rows = self._parameter(input_rows)
-        self.output_rows = self.input_rows if output_rows is None else self._parameter(output_rows)
-        bias_rows = None if bias is None else torch.tensor(bias, device=self.model.device)
-        self._input = _Input(embed, self.input_rows, first_new)
-        self._output = _Output(head, self.output_rows, first_new, bias_rows)
-        self.model.set_input_embeddings(self._input)
-        self.model.set_output_embeddings(self._output)
-
-    def _parameter(self, rows: np.ndarray) -> nn.Parameter:
-        return nn.Parameter(torch.tensor(rows, dtype=torch.float32, device=self.model.device))
+    def __init__(self, model: Any, *, start: int, masked: bool = False) -> None:
+        self.model, self.start, self.masked = model, start, masked
+        self.first_new: int = model.get_output_embeddings().first
+        # Not model(…): DDP and FSDP, which hook into that, are in the middle of it when a lesson is read.
+        self._forward = model.forward
 
     @property
     def rows(self) -> list[nn.Parameter]:
-        """The parameters: one where one tensor is both."""
-        return [self.input_rows] if self.tied else [self.input_rows, self.output_rows]
+        """(W, D) float32 of the input and of the output; one where the model is tied."""
+        return list(rows_of(self.model).values())
 
     @property
     def tied(self) -> bool:
         """Whether one tensor holds the rows of both ends."""
-        return self.input_rows is self.output_rows
+        return len(self.rows) == 1
 
     @torch.no_grad()
-    def use(
-        self, input_rows: np.ndarray, output_rows: np.ndarray | None = None, bias: np.ndarray | None = None
-    ) -> None:
-        """Take other values for the rows, of the same shapes; tied models take no output_rows."""
-        self.input_rows.copy_(torch.from_numpy(input_rows))
-        if not self.tied and output_rows is not None:
-            self.output_rows.copy_(torch.from_numpy(output_rows))
-        if self._output.bias_rows is not None and bias is not None:
-            self._output.bias_rows.copy_(torch.from_numpy(bias))
+    def use(self, new: Rows) -> None:
+        """Take other values for the rows, of the same shapes."""
+        for rows, values in zip(self.rows, (new.input, new.output), strict=False):
+            rows.copy_(torch.from_numpy(values))
+        bias = self.model.get_output_embeddings().bias_rows
+        if bias is not None and new.bias is not None:
+            bias.copy_(torch.from_numpy(new.bias))
 
     def read(
         self, sequences: Sequence[Sequence[int]], places: Sequence[Sequence[int]], *, words: bool = True
@@ -166,15 +114,14 @@ class WordModel:
             mask[row, : 1 + len(sequence)] = 1
         pairs = [(row, place) for row, several in enumerate(places) for place in several]
         at = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).to(self.model.device)
-        self._input.words = self._output.words = words
-        self._output.places = at[:, 0], at[:, 1]
-        output = self.model(
-            input_ids=ids.to(self.model.device), attention_mask=mask.to(self.model.device), use_cache=False
-        )
-        hidden = self._output.hidden
-        assert hidden is not None
-        self._output.hidden = None
-        return States(hidden, output.logits[0])
+        hidden: list[torch.Tensor] = []
+
+        def choose(_: nn.Module, states: tuple[torch.Tensor]) -> torch.Tensor:
+            hidden.append(states[0][at[:, 0], at[:, 1]])
+            return hidden[0][None]
+
+        logits = self._logits(ids, choose, words=words, mask=mask if self.masked else None)
+        return States(hidden[0], logits)
 
     def logits(self, hidden: torch.Tensor, *, words: bool = True) -> torch.Tensor:
         """Return the logits after states that were read before: (N, H) → (N, tokens).
@@ -182,45 +129,41 @@ class WordModel:
         The model reads one token for it, which costs next to nothing, so that what its own code does behind
         the head is done here too.
         """
-        self._input.words = self._output.words = words
-        self._output.places, self._output.hidden = None, hidden
-        output = self.model(input_ids=torch.tensor([[self.start]], device=self.model.device), use_cache=False)
-        self._output.hidden = None
-        return output.logits[0]
+        return self._logits(torch.tensor([[self.start]]), lambda *_: hidden[None], words=words)
 
-
-class SplitReader:
-    """A model with rows of its own (models/split_rows.py), read at places of sequences: WordModel's
-    reading.
-    """
-
-    def __init__(self, model: Any, rows: NewRows, *, start: int) -> None:
-        self.model, self.first_new, self.start, self._stop = model, rows.first, start, rows.stop
-
-    @property
-    def rows(self) -> list[nn.Parameter]:
-        """Input rows of the new words, and output rows of an untied model."""
-        return list(rows_of(self.model).values())
-
-    def read(
-        self, sequences: Sequence[Sequence[int]], places: Sequence[Sequence[int]], *, words: bool = True
-    ) -> States:
-        """Return the states at places and the logits after them, over old tokens or, with words, over all."""
-        length = 1 + max(map(len, sequences))
-        ids = torch.full((len(sequences), length), self.start)  # what pads a row is behind all that is asked
-        for row, sequence in enumerate(sequences):
-            ids[row, 1 : 1 + len(sequence)] = torch.tensor(sequence, dtype=ids.dtype)
-        pairs = [(row, place) for row, several in enumerate(places) for place in several]
-        at = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).to(self.model.device)
-        states = self.model.base_model(input_ids=ids.to(self.model.device), use_cache=False)
-        hidden = states.last_hidden_state[at[:, 0], at[:, 1]]
-        return States(hidden, self.logits(hidden, words=words))
-
-    def logits(self, hidden: torch.Tensor, *, words: bool = True) -> torch.Tensor:
-        """Return the logits after states that were read before, without those of padding rows."""
+    def _logits(
+        self, ids: torch.Tensor, choose: _Choose, *, words: bool, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the logits of a reading whose head reads what choose() makes of its states."""
         head = self.model.get_output_embeddings()
-        assert isinstance(head, SplitHead)
-        logits = head.real_logits(hidden, self._stop)
-        softcap = getattr(self.model.config, "final_logit_softcapping", None)
-        logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
-        return logits if words else logits[:, : self.first_new]
+        hook = head.register_forward_pre_hook(choose)
+        try:
+            output = self._forward(
+                input_ids=ids.to(self.model.device),
+                attention_mask=None if mask is None else mask.to(self.model.device),
+                use_cache=False,
+            )
+        finally:
+            hook.remove()
+        stop = self.first_new + words * len(head.rows)  # the rows behind them are padding
+        return output.logits[0, :, :stop]
+
+
+def load_word_model(folder: Path, rows: Rows, *, first_new: int, dtype: str | None = None) -> WordModel:
+    """Load a model that knows new words; first_new is the id of the first, that is its number of tokens.
+
+    The rows are parameters of float32 whatever the model's own number type, in which the model reads them.
+    dtype: as load_model() has it.
+    """
+    start = start_token(folder)
+    model = load_model(folder, dtype=dtype)
+    if model.config.is_encoder_decoder:
+        raise UserError(f"{folder} is an encoder-decoder model; only causal ones can read new words here")
+    add_rows(
+        model,
+        first=first_new,
+        embed=torch.from_numpy(rows.input).to(model.device),
+        head=None if rows.output is None else torch.from_numpy(rows.output).to(model.device),
+        bias=None if rows.bias is None else torch.from_numpy(rows.bias).to(model.device),
+    )
+    return WordModel(model, start=start, masked=True)

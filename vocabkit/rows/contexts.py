@@ -22,10 +22,9 @@ from vocabkit.corpus.files import Source, find_sources, print_note
 from vocabkit.corpus.lines import is_test, lines_in_turns
 from vocabkit.corpus.streams import Notes
 from vocabkit.errors import UserError
-from vocabkit.files import DATA
+from vocabkit.rows.names import DEFAULT, START
 
-BUNDLED_EXAMPLES = DATA / "vi_words_similarity.jsonl"
-
+CONTEXTS_PER_WORD = 25  # to learn from
 
 BATCH = 512  # lines encoded in one call of the tokenizers library
 
@@ -176,16 +175,10 @@ def _read(text: str, word: int, number: dict[int, int], old_encoder: Any, new_en
     return Context(word, text, tuple(old.ids), tuple(new.ids), aligned, new_at, own[0])
 
 
-CONTEXTS_PER_WORD = 25
-
-DEFAULT = "weighted"  # the best of those that run no model, on both sides together
-
-START = "weighted"  # what rows are before they are distilled
-
-
 @dataclass(frozen=True)
-class Lessons:
-    """The contexts that rows are distilled from; counts: how many each new token has.
+class TaughtContexts:
+    """The contexts that rows are distilled from; counts: how many each new token has. texts: name and size of
+    each source.
 
     state_file: where an unfinished distilling is kept, from which the same command goes on.
     """
@@ -196,24 +189,7 @@ class Lessons:
     state_file: Path
 
 
-def choose_init(init: str | None, contexts: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the init that is meant, DEFAULT where none is given, and the texts to distil from.
-
-    Raises UserError for texts with an init that reads none, and for `distill` without any.
-    """
-    if contexts and init is None:
-        print(f"--contexts are read by --init distill alone: rows are {DEFAULT} means")
-    if contexts and init not in (None, "distill"):
-        raise UserError(f"--init {init} reads no texts; leave --contexts out, or take --init distill")
-    if init != "distill":
-        return init or DEFAULT, []
-    bundled = [str(BUNDLED_EXAMPLES)] if BUNDLED_EXAMPLES.is_file() else []
-    if not contexts and not bundled:
-        raise UserError("--init distill learns from texts: give Vietnamese files or folders with --contexts")
-    return init, list(contexts) or bundled
-
-
-def find_lessons(
+def find_taught_contexts(
     texts: Sequence[str],
     contents: Sequence[str],
     *,
@@ -223,7 +199,7 @@ def find_lessons(
     state_file: Path,
     per_word: int | None = None,
     seed: int = 0,
-) -> Lessons:
+) -> TaughtContexts:
     """Return up to per_word (None: CONTEXTS_PER_WORD) contexts of each new token.
 
     ids: those of the new tokens in new_encoder. UserError where no text has any of them.
@@ -244,4 +220,4 @@ def find_lessons(
         f"{counts.count(0):,} stand in no text and keep their {START} rows"
     )
     named = [{"name": Path(source.name).name, "size": source.size} for source in sources]
-    return Lessons(found, counts, named, state_file)
+    return TaughtContexts(found, counts, named, state_file)

@@ -26,8 +26,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from vocabkit.checkpoint.numbers import RowStats
 from vocabkit.errors import UserError
-from vocabkit.models.split_rows import clamp_norms
-from vocabkit.models.word_model import WordModel
+from vocabkit.models.split_rows import clamp_norms_
+from vocabkit.models.word_model import Rows, WordModel, load_word_model
 from vocabkit.rows.contexts import Context
 from vocabkit.rows.lessons import Settings, Teacher
 
@@ -54,122 +55,92 @@ EPOCHS = (3, 10)  # at least, at most
 SAMPLE = 16  # batches whose losses are reported before and after
 
 
-@dataclass(frozen=True)
-class Start:
-    """What the rows are before: (W, D) float32 each; output None where one row is both, bias (W,) or None.
-
-    limits: smallest and largest norm of the old rows of the input, and of the output. spread: their standard
-    deviation over all entries, the same two.
-    """
-
-    input: np.ndarray
-    output: np.ndarray | None
-    bias: np.ndarray | None
-    limits: Sequence[tuple[float, float]]
-    spread: Sequence[float]
-
-
-@dataclass(frozen=True)
-class Distilled:
-    """Rows as in Start, and what is to be told of how they came to be."""
-
-    input: np.ndarray
-    output: np.ndarray | None
-    facts: dict[str, Any]
-
-
-def _epochs(contexts: Sequence[Context], batches: int) -> int:
-    """Return how often contexts are to be read: the more of a word there are, the less often."""
-    per_word = len(contexts) / len({context.word for context in contexts})
-    return max(EPOCHS[0], min(EPOCHS[1], math.ceil(UPDATES / min(per_word, batches))))
-
-
 def distill(
     folder: Path,
     contexts: Sequence[Context],
-    start: Start,
+    start: Rows,
     *,
+    stats: Sequence[RowStats],
     first_new: int,
     state_file: Path,
     seed: int = 0,
     settings: Settings | None = None,
     dtype: str | None = None,
-    device: str | None = None,
-) -> Distilled:
-    """Return rows after distilling, those of words without a context as they began.
+) -> tuple[Rows, dict[str, Any]]:
+    """Return rows after distilling, those of words without a context as they began, and what is to be told of
+    how they came to be.
 
-    first_new: the id of the first new word; ids of contexts below it are rows of the folder's matrices.
-    state_file: the state of an unfinished call with the same arguments is gone on with; UserError if it is
-    another call's. On a CPU the same arguments give the same bits, interrupted or not, if torch has as many
-    threads.
+    stats: of the old rows of the input, and of the output. first_new: the id of the first new word; ids of
+    contexts below it are rows of the folder's matrices. state_file: the state of an unfinished call with the
+    same arguments is gone on with; UserError if it is another call's. On a CPU the same arguments give the
+    same bits, interrupted or not, if torch has as many threads.
     """
     settings = settings or Settings()
     if not contexts:
-        return Distilled(start.input, start.output, {"steps": 0})
+        return start, {"steps": 0}
     run = _fingerprint(folder, contexts, start, settings=settings, seed=seed)
     saved = _load_state(state_file, run)
-    model = WordModel(
-        folder,
-        first_new=first_new,
-        input_rows=start.input,
-        output_rows=start.output,
-        bias=start.bias,
-        dtype=dtype,
-        device=device,
-    )
-    trainer = Trainer(model, contexts, start, settings=settings, seed=seed)
+    model = load_word_model(folder, start, first_new=first_new, dtype=dtype)
+    trainer = Trainer(model, contexts, stats=stats, settings=settings, seed=seed)
     before = trainer.teacher.mean_losses(SAMPLE) if saved is None else saved[1]["before"]
     if saved is not None:
         trainer.resume(*saved)
-    trainer.train(state_file, run, before)
+    trainer.train(save=lambda: trainer.save(state_file, run, before))
     facts = {
         "steps": trainer.done,
         "settings": asdict(replace(settings, epochs=trainer.epochs)),
         "loss_before": before,
         "loss_after": trainer.teacher.mean_losses(SAMPLE),
     }
-    made = [rows.detach().cpu().numpy() for rows in model.rows]
     seen = {token - first_new for context in contexts for token in context.new_ids if token >= first_new}
     unseen = sorted(set(range(len(start.input))) - seen)
+    made = [rows.detach().cpu().numpy() for rows in model.rows]
     for rows, began in zip(made, (start.input, start.output), strict=False):
         assert began is not None
         rows[unseen] = began[unseen]
-    return Distilled(made[0], None if model.tied else made[1], facts)
+    return Rows(made[0], None if model.tied else made[1], start.bias), facts
 
 
 class Trainer:
-    """Adam on the rows of a model, one lesson after the other in an order that the seed decides."""
+    """Adam on the rows of a model, one lesson after the other in an order that the seed decides.
+
+    stats: of the old rows of each end: their deviation is the unit of a step, their norms bound the new ones.
+    steps: None: as many as settings.epochs make.
+    """
 
     def __init__(
-        self, model: WordModel, contexts: Sequence[Context], start: Start, *, settings: Settings, seed: int
+        self,
+        model: WordModel,
+        contexts: Sequence[Context],
+        *,
+        stats: Sequence[RowStats],
+        settings: Settings,
+        seed: int,
+        steps: int | None = None,
     ) -> None:
-        self.model, self.seed = model, seed
+        self.model, self.seed, self.stats = model, seed, stats
         self.teacher = Teacher(model, contexts, settings=settings)
-        self.limits = list(start.limits)[: len(model.rows)]
         self.done = 0
         self.epochs = settings.epochs or _epochs(contexts, len(self.teacher.lessons))
-        self.steps = len(self.teacher.lessons) * self.epochs
-        groups = [
-            {"params": [rows], "lr": settings.step * spread}
-            for rows, spread in zip(model.rows, start.spread, strict=False)
-        ]
+        self.steps = len(self.teacher.lessons) * self.epochs if steps is None else steps
+        self.rates = [settings.step * float(np.sqrt(np.mean(one.std**2))) for one in stats]
+        groups = [{"params": [rows], "lr": rate} for rows, rate in zip(model.rows, self.rates, strict=False)]
         self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.98))
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
 
     def step(self, at: int) -> float:
         """Learn from one lesson; return its loss."""
         loss = self.teacher.loss(at)
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=False):
             group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * self.done / self.steps))
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        for rows, limits in zip(self.model.rows, self.limits, strict=True):
-            clamp_norms(rows, *limits)
+        for rows, stats in zip(self.model.rows, self.stats, strict=False):
+            clamp_norms_(rows, stats.smallest, stats.largest)
         self.done += 1
         return float(loss.detach())
 
-    def train(self, state_file: Path, run: str, before: dict[str, float]) -> None:
+    def train(self, *, save: Callable[[], None] = lambda: None) -> None:
         """Take the steps that are left, with a bar, saving the state now and then."""
         bar = tqdm(total=self.steps, initial=self.done, desc="distilling", leave=False, disable=None)
         saved = time.monotonic()
@@ -180,7 +151,7 @@ class Trainer:
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                 if time.monotonic() - saved >= SAVE_EVERY:
-                    self.save(state_file, run, before)
+                    save()
                     saved = time.monotonic()
 
     def save(self, path: Path, run: str, before: dict[str, float]) -> None:
@@ -210,15 +181,21 @@ class Trainer:
             }
 
 
+def _epochs(contexts: Sequence[Context], batches: int) -> int:
+    """Return how often contexts are to be read: the more of a word there are, the less often."""
+    per_word = len(contexts) / len({context.word for context in contexts})
+    return max(EPOCHS[0], min(EPOCHS[1], math.ceil(UPDATES / min(per_word, batches))))
+
+
 def _fingerprint(
-    folder: Path, contexts: Sequence[Context], start: Start, *, settings: Settings, seed: int
+    folder: Path, contexts: Sequence[Context], start: Rows, *, settings: Settings, seed: int
 ) -> str:
     """Return the sha256 of all that decides the result; of the weights, their files' sizes and times."""
     digest = hashlib.sha256(json.dumps([seed, asdict(settings)]).encode())
     for path in sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".json")):
         stat = path.stat()
         digest.update(json.dumps([path.name, stat.st_size, stat.st_mtime_ns]).encode())
-    for rows in (start.input, start.output, start.bias):
+    for rows in start:
         digest.update(b"-" if rows is None else np.ascontiguousarray(rows).tobytes())
     for context in contexts:
         digest.update(json.dumps([context.word, context.old_ids, context.new_ids]).encode())

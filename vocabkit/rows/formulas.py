@@ -29,15 +29,11 @@ every position of tied models (Token Distillation, arXiv 2505.20133).
 [[2.0, 1.0]]
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from vocabkit.checkpoint.numbers import RowStats
-
-FORMULAS = ("zeros", "random", "mean", "weighted", "first_last", "english", "neighbours")
-
-INITS = (*FORMULAS, "distill")  # the last one runs the model: vocabkit/rows/distill.py
 
 SIDES = ("input", "output")
 
@@ -108,30 +104,41 @@ def english(
     return np.stack(made) if made else np.empty((0, rows.shape[1]), np.float32)
 
 
-def nearest(hidden: np.ndarray, anchors: np.ndarray, *, count: int = NEIGHBOURS) -> np.ndarray:
-    """Return (W, count) int64: for each word the anchors with the highest cosine, the nearest first.
+def nearest(
+    queries: np.ndarray, blocks: Iterable[tuple[np.ndarray, np.ndarray]], *, count: int = NEIGHBOURS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (Q, count) int64 and (Q, count) float: for each query the ids of the rows with the highest
+    cosine, the nearest first, and these cosines. Fewer than count where there are fewer rows.
 
-    hidden: (W, H) float32, the last hidden state after each new word, read as its old tokens; anchors:
-    (M, H) float32, the same after each old word that is one token.
+    queries: (Q, H); blocks: (ids, (n, H) rows), a block of ids and their rows after the other.
 
-    >>> nearest(np.array([[1.0, 0.1]]), np.array([[0.0, 1.0], [5.0, 0.0], [1.0, 1.0]]), count=2).tolist()
-    [[1, 2]]
+    >>> rows = np.array([[0.0, 1.0], [5.0, 0.0], [1.0, 1.0]])
+    >>> ids, cosines = nearest(np.array([[3.0, 4.0]]), [(np.arange(3), rows)], count=2)
+    >>> ids.tolist(), cosines.round(2).tolist()
+    ([[2, 0]], [[0.99, 0.8]])
     """
-    unit = [m / np.maximum(np.linalg.norm(m, axis=1, keepdims=True), 1e-12) for m in (hidden, anchors)]
-    count = min(count, len(anchors))
-    found = np.empty((len(hidden), count), np.int64)
-    for at in range(0, len(hidden), 256):  # (256, M) cosines at a time
-        cosines = unit[0][at : at + 256] @ unit[1].T
-        found[at : at + 256] = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
-    return found
+    unit = _directions(queries)
+    found: np.ndarray = np.empty((len(queries), 0), np.int64)
+    best: np.ndarray = np.empty((len(queries), 0), np.float32)
+    for ids, rows in blocks:
+        found = np.hstack([found, np.broadcast_to(ids, (len(queries), len(ids)))])
+        best = np.hstack([best, unit @ _directions(rows).T])
+        order = np.argsort(-best, axis=1, kind="stable")[:, :count]
+        found, best = (np.take_along_axis(values, order, axis=1) for values in (found, best))
+    return found, best
 
 
-def clamp_norms(rows: np.ndarray, *, smallest: float, largest: float) -> np.ndarray:
+def _directions(rows: np.ndarray) -> np.ndarray:
+    """Rows of norm 1; a row without a direction stays zero."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def with_clamped_norms(rows: np.ndarray, *, smallest: float, largest: float) -> np.ndarray:
     """Return rows whose norm is out of range scaled to the nearer end of it, the others as they are.
 
     A row of zeros has no direction to scale and stays.
 
-    >>> clamp_norms(np.array([[0.0, 9.0], [0.0, 2.0]], np.float32), smallest=1.0, largest=3.0).tolist()
+    >>> with_clamped_norms(np.array([[0.0, 9.0], [0.0, 2.0]], np.float32), smallest=1.0, largest=3.0).tolist()
     [[0.0, 3.0], [0.0, 2.0]]
     """
     norms = np.sqrt((rows.astype(np.float64) ** 2).sum(1, keepdims=True))
@@ -166,4 +173,4 @@ def new_rows(
         made = mean(rows, near)
     else:
         made = combine(rows, pieces, [piece_weights(init, len(piece), side=side) for piece in pieces])
-    return clamp_norms(made, smallest=stats.smallest, largest=stats.largest)
+    return with_clamped_norms(made, smallest=stats.smallest, largest=stats.largest)

@@ -12,71 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from vocabkit.checkpoint import numbers
 from vocabkit.checkpoint.folder import Folder
 from vocabkit.checkpoint.numbers import RowStats, as_stored, rows_as_float32, stats_of
 from vocabkit.checkpoint.shards import Checkpoint
 from vocabkit.errors import UserError
 from vocabkit.rows import formulas
-from vocabkit.rows.contexts import START, Lessons
+from vocabkit.rows.contexts import TaughtContexts
+from vocabkit.rows.names import START
 from vocabkit.text.languages import is_english_word, is_vietnamese_syllable
 from vocabkit.tokenizer.encoder import load_encoder
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson
 
-
-def distil_rows(
-    model: Folder,
-    rows: Mapping[str, np.ndarray],
-    stats: Mapping[str, RowStats],
-    lessons: Lessons,
-    *,
-    seed: int,
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return tensor → (W, D) float32 after distilling, and what is to be recorded of it.
-
-    rows: what they are before, (W, 1) for a bias of the head; stats: of the old rows of every matrix.
-    """
-    from vocabkit.models.load import silence
-    from vocabkit.rows.distill import Start, distill
-
-    silence()
-    head = {tensor.name: len(tensor.shape) for tensor in model.tensors.head}
-    output = next((name for name, dimensions in head.items() if dimensions > 1), None)
-    bias = next((name for name, dimensions in head.items() if dimensions == 1), None)
-    embed = model.tensors.embed[0].name
-    names = [embed] + ([output] if output else [])
-    start = Start(
-        rows[embed],
-        rows[output] if output else None,
-        rows[bias].reshape(-1) if bias else None,
-        limits=[(stats[name].smallest, stats[name].largest) for name in names],
-        spread=[float(np.sqrt(np.mean(stats[name].std ** 2))) for name in names],
-    )
-    # Ids of the extended tokenizer → rows of the model: its holes are closed there, and new ids follow.
-    old = list(model.tokenizer.tokens)
-    first_new = old[-1] + 1
-    contexts = [
-        replace(
-            context,
-            new_ids=tuple(i - len(old) + first_new if i >= len(old) else old[i] for i in context.new_ids),
-        )
-        for context in lessons.contexts
-    ]
-    done = distill(model.path, contexts, start, first_new=first_new, state_file=lessons.state_file, seed=seed)
-    made = dict(rows)
-    for tensor in model.tensors.embed:
-        made[tensor.name] = done.input
-    if output and done.output is not None:
-        made[output] = done.output
-    facts = {
-        "start": START,
-        "seed": seed,
-        "texts": lessons.texts,
-        "contexts": lessons.counts,
-        "without_contexts": lessons.counts.count(0),
-        **done.facts,
-    }
-    return made, facts
+BLOCK = 8192  # hidden states of old words that are compared at a time
 
 
 @dataclass(frozen=True)
@@ -106,17 +53,6 @@ class Origin:
         return np.stack([values[token] for token in tokens])
 
 
-def _ids(tokenizer: TokenizerJson, tokens: Iterable[str]) -> dict[str, int]:
-    known = tokenizer.vocab | tokenizer.added
-    return {token: known[token] for token in tokens if token in known}
-
-
-def _gather(checkpoint: Checkpoint, name: str, ids: dict[str, int]) -> dict[str, np.ndarray]:
-    ordered = sorted(ids.items(), key=lambda item: item[1])
-    values = rows_as_float32(checkpoint.tensors[name], [token_id for _, token_id in ordered])
-    return dict(zip((token for token, _ in ordered), values, strict=True))
-
-
 def check_base(model: Folder, base: Folder) -> None:
     """Raise UserError unless the rows of both can stand beside each other: same tensors, widths and types."""
     for tensor in (*model.tensors.embed, *model.tensors.head):
@@ -138,24 +74,6 @@ def check_base(model: Folder, base: Folder) -> None:
         )
 
 
-def word_tokens(tokenizer: TokenizerJson, encoder: Any) -> list[str]:
-    """Return the old tokens that are one whole word after a space, Vietnamese or English, and can be
-    produced.
-    """
-    contents: dict[str, int] = {}
-    for token_id, data in tokenizer.token_bytes.items():
-        content = data.decode("utf-8", errors="ignore").replace("▁", " ")
-        word = content[1:]
-        if content[:1] == " " and (is_vietnamese_syllable(word) or is_english_word(word)):
-            contents[content] = token_id
-    found = encoder.encode_batch(list(contents), add_special_tokens=False)
-    return [
-        tokenizer.tokens[token_id]
-        for token_id, encoding in zip(contents.values(), found, strict=True)
-        if encoding.ids == [token_id]
-    ]
-
-
 def make_rows(
     origin: Origin,
     contents: Sequence[str],
@@ -164,16 +82,16 @@ def make_rows(
     seed: int = 0,
     dictionary: dict[str, list[str]] | None = None,
     merged: Mapping[str, list[str]] | None = None,
-    lessons: Lessons | None = None,
+    taught: TaughtContexts | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return tensor → (words, row_bytes) uint8 in its own type, and what is to be recorded of how it was
     made.
 
     contents: " thời gian", the new words' texts. merged: text → old tokens of new syllables, whose rows come
     first. A bias of the head gets the mean of the old tokens' entries, whatever the init; zeros gets 0.
-    lessons: for distill, what it learns from. Computed in float32.
+    taught: for distill, what it learns from. Computed in float32.
     """
-    if init == "distill" and lessons is None:
+    if init == "distill" and taught is None:
         raise UserError("distill learns from texts: give Vietnamese files or folders with --contexts")
     pieces = [*(merged or {}).values(), *origin.pieces(contents)]
     contents = [*(merged or {}), *contents]
@@ -199,7 +117,7 @@ def make_rows(
         return [[position[token] for token in word] for word in words]
 
     made: dict[str, np.ndarray] = {}
-    stats: dict[str, numbers.RowStats] = {}
+    stats: dict[str, RowStats] = {}
     sides = [("input", tensor) for tensor in origin.model.tensors.embed]
     sides += [("output", tensor) for tensor in origin.model.tensors.head]
     for side, tensor in sides:
@@ -209,7 +127,7 @@ def make_rows(
         else:
             stats[tensor.name] = stats_of(tensor, list(origin.model.tokenizer.tokens))
             made[tensor.name] = formulas.new_rows(
-                START if lessons else init,
+                START if taught else init,
                 side=side,
                 rows=rows,
                 pieces=place(pieces),
@@ -218,10 +136,60 @@ def make_rows(
                 equivalents=[place(words) for words in equivalents],
                 near=place(near),
             )
-    if lessons:
-        made, learned = distil_rows(origin.model, made, stats, lessons, seed=seed)
+    if taught:
+        made, learned = _distilled(origin.model, made, stats, taught, seed=seed)
         facts |= learned
     return {tensor.name: as_stored(made[tensor.name], tensor) for _, tensor in sides}, facts
+
+
+def _distilled(
+    model: Folder,
+    rows: Mapping[str, np.ndarray],
+    stats: Mapping[str, RowStats],
+    taught: TaughtContexts,
+    *,
+    seed: int,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return tensor → (W, D) float32 after distilling, and what is to be recorded of it.
+
+    rows: what they are before, (W, 1) for a bias of the head; stats: of the old rows of every matrix.
+    """
+    from vocabkit.models.load import silence
+    from vocabkit.models.word_model import rows_of_tensors
+    from vocabkit.rows.distill import distill
+
+    silence()
+    embed, head = model.tensors.embed, [tensor for tensor in model.tensors.head if len(tensor.shape) > 1]
+    # Ids of the extended tokenizer → rows of the model: its holes are closed there, and new ids follow.
+    old = list(model.tokenizer.tokens)
+    first_new = old[-1] + 1
+    contexts = [
+        replace(
+            context,
+            new_ids=tuple(i - len(old) + first_new if i >= len(old) else old[i] for i in context.new_ids),
+        )
+        for context in taught.contexts
+    ]
+    done, facts = distill(
+        model.path,
+        contexts,
+        rows_of_tensors(model.tensors, rows),
+        stats=[stats[tensor.name] for tensor in (embed[0], *head[:1])],
+        first_new=first_new,
+        state_file=taught.state_file,
+        seed=seed,
+    )
+    made = dict(rows) | {tensor.name: done.input for tensor in embed}
+    if done.output is not None:
+        made[head[0].name] = done.output
+    return made, {
+        "start": START,
+        "seed": seed,
+        "texts": taught.texts,
+        "contexts": taught.counts,
+        "without_contexts": taught.counts.count(0),
+        **facts,
+    }
 
 
 def _neighbours(model: Folder, contents: Sequence[str], merged: Mapping[str, list[str]]) -> list[list[str]]:
@@ -237,5 +205,39 @@ def _neighbours(model: Folder, contents: Sequence[str], merged: Mapping[str, lis
     own = [[model.tokenizer.vocab[token] for token in tokens] for tokens in merged.values()]
     own += [found.ids for found in words]
     hidden = last_hidden_states(model.path, [*own, *([ids[token]] for token in anchors)])
-    chosen = formulas.nearest(hidden[: len(own)], hidden[len(own) :])
+    words_of, known = hidden[: len(own)], hidden[len(own) :]
+    blocks = (
+        (np.arange(at, min(at + BLOCK, len(known))), known[at : at + BLOCK])
+        for at in range(0, len(known), BLOCK)
+    )
+    chosen, _ = formulas.nearest(words_of, blocks)
     return [[anchors[at] for at in row] for row in chosen]
+
+
+def word_tokens(tokenizer: TokenizerJson, encoder: Any) -> list[str]:
+    """Return the old tokens that are one whole word after a space, Vietnamese or English, and can be
+    produced.
+    """
+    contents: dict[str, int] = {}
+    for token_id, data in tokenizer.token_bytes.items():
+        content = data.decode("utf-8", errors="ignore").replace("▁", " ")
+        word = content[1:]
+        if content[:1] == " " and (is_vietnamese_syllable(word) or is_english_word(word)):
+            contents[content] = token_id
+    found = encoder.encode_batch(list(contents), add_special_tokens=False)
+    return [
+        tokenizer.tokens[token_id]
+        for token_id, encoding in zip(contents.values(), found, strict=True)
+        if encoding.ids == [token_id]
+    ]
+
+
+def _ids(tokenizer: TokenizerJson, tokens: Iterable[str]) -> dict[str, int]:
+    known = tokenizer.vocab | tokenizer.added
+    return {token: known[token] for token in tokens if token in known}
+
+
+def _gather(checkpoint: Checkpoint, name: str, ids: dict[str, int]) -> dict[str, np.ndarray]:
+    ordered = sorted(ids.items(), key=lambda item: item[1])
+    values = rows_as_float32(checkpoint.tensors[name], [token_id for _, token_id in ordered])
+    return dict(zip((token for token, _ in ordered), values, strict=True))

@@ -17,13 +17,12 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from vocabkit.models.word_model import WordModel
+from vocabkit.models.word_model import Rows, WordModel
 from vocabkit.rows.contexts import Context
 from vocabkit.rows.estimates import Estimate, mean_by_cluster, ratio_by_cluster
 
@@ -38,14 +37,6 @@ FILL_CANDIDATES = 50
 BLOCK = 12 << 20  # numbers in one (positions, rows) matrix of logits: larger ones leave the caches
 
 BATCH = 32  # sequences read at once
-
-
-class Rows(NamedTuple):
-    """New rows: input and output (words, D), bias (words,) where the head has one, float32."""
-
-    input: np.ndarray
-    output: np.ndarray
-    bias: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +98,7 @@ def measure_inits(
     before = _line_bits(model, lines, words=False)
     found[base]["bits_per_byte"] = ratio_by_cluster(before, sizes)
     for name, rows in row_sets.items():
-        model.use(*rows)
+        model.use(rows)
         after = _line_bits(model, lines, words=True)
         found[name]["bits_per_byte"] = ratio_by_cluster(after, sizes)
         change = [now - then for now, then in zip(after, before, strict=True)]
@@ -138,10 +129,10 @@ def measure_contexts(
         places = [_places(gap, 1) for gap in batch]
         counts = [len(several) - 1 for several in places]
         for name, rows in row_sets.items():
-            model.use(*rows)
+            model.use(rows)
             logits = model.read([gap.filled([n_old + gap.word]) for gap in batch], places).logits.float()
             kl, same = divergence(reference, logits[~is_gap][:, :n_old])
-            chosen = choice(old, logits[is_gap][:, n_old:], right, spelled)
+            chosen = output_scores(old, logits[is_gap][:, n_old:], right, spelled)
             for measure, tensor in {
                 "input_kl": _means(kl, counts),
                 "input_top1": _means(same.float(), counts),
@@ -194,7 +185,7 @@ def log_probabilities(
     words: over old and new rows, or over the old ones alone.
     """
     found = []
-    rows = model.first_new + len(model.input_rows)
+    rows = model.first_new + len(model.rows[0])
     pairs = list(zip(sequences, counts, strict=True))
     for some in _by_block(pairs, max(1, min(BATCH, BLOCK // rows // max(counts, default=1)))):
         inputs = [sequence[:-1] for sequence, _ in some]
@@ -232,7 +223,7 @@ def _fill(
     bar = tqdm(total=len(drawn) * (len(row_sets) + 1), desc="gaps", leave=False, disable=None)
     for name in (base, *row_sets):
         if name != base:
-            model.use(*row_sets[name])
+            model.use(row_sets[name])
         shares: dict[str, list[float]] = {"fill_left": [], "fill_both": []}
         for gap, candidates in drawn:
             fillings = [
@@ -328,7 +319,7 @@ def first_share(scores: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Choice:
+class OutputScores:
     """What T positions where a new word comes next say of its output row, (T,) each.
 
     calibration: log p(new word) − Σ log p(its old tokens), nats; rank_new, rank_all: among the new rows and
@@ -340,13 +331,15 @@ class Choice:
     rank_all: torch.Tensor
 
 
-def choice(old: torch.Tensor, new: torch.Tensor, right: torch.Tensor, spelled: torch.Tensor) -> Choice:
+def output_scores(
+    old: torch.Tensor, new: torch.Tensor, right: torch.Tensor, spelled: torch.Tensor
+) -> OutputScores:
     """Compare the new rows with the old tokens at the positions where a new word comes next.
 
     old: (T, V) and new: (T, W) logits; right: (T,) the column in new of the word that comes; spelled: (T,)
     the base's Σ log p of its old tokens there.
 
-    >>> found = choice(torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 1.0]]), torch.tensor([1]),
+    >>> found = output_scores(torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 1.0]]), torch.tensor([1]),
     ...                torch.tensor([-2.0]))
     >>> [round(value.item(), 4) for value in (found.calibration, found.rank_new, found.rank_all)]
     [0.3735, 1.5, 2.5]
@@ -355,4 +348,4 @@ def choice(old: torch.Tensor, new: torch.Tensor, right: torch.Tensor, spelled: t
     total = torch.logaddexp(old.logsumexp(1), new.logsumexp(1))
     among_new = mid_rank(new, right)
     larger, equal = (old > own[:, None]).sum(1), (old == own[:, None]).sum(1)
-    return Choice(own - total - spelled, among_new, among_new + larger + equal / 2)
+    return OutputScores(own - total - spelled, among_new, among_new + larger + equal / 2)

@@ -17,7 +17,7 @@ from vocabkit.checkpoint.folder import start_token
 from vocabkit.checkpoint.record import NewRows
 from vocabkit.corpus.files import find_sources
 from vocabkit.errors import UserError
-from vocabkit.models.word_model import SplitReader
+from vocabkit.models.word_model import WordModel
 from vocabkit.rows.contexts import CONTEXTS_PER_WORD, find_contexts
 from vocabkit.rows.lessons import Settings, Teacher
 from vocabkit.tokenizer.encoder import extended
@@ -36,7 +36,7 @@ class StageLessons:
         sharded: bool = False,
     ) -> None:  # fmt: skip
         contexts = _contexts(folder, rows, texts, seed=seed)
-        reader: Any = SplitReader(model, rows, start=start_token(folder))
+        reader = WordModel(model, start=start_token(folder))
         self._teacher = Teacher(reader, contexts, settings=Settings())
         if sharded:
             self._teacher.cache_left = 0

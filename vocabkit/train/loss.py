@@ -88,7 +88,7 @@ def token_nats(
 
     def nats(part: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         if isinstance(head, SplitHead):
-            logits = head.real_logits(part, n_tokens).float()
+            logits = head.real_logits(part).float()
         else:
             logits = F.linear(part, weight[:n_tokens], None if bias is None else bias[:n_tokens]).float()
         if softcap is not None:

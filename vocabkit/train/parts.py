@@ -16,7 +16,7 @@ from torch import nn
 from vocabkit.checkpoint.record import NewRows
 from vocabkit.checkpoint.shards import Checkpoint, is_zero, read_checkpoint
 from vocabkit.errors import UserError
-from vocabkit.models.split_rows import clamp_norms, local, norm_range, rows_of, split_rows, whole
+from vocabkit.models.split_rows import clamp_norms_, local, norm_range, rows_of, split_rows, whole
 from vocabkit.train.memory import LAYER
 from vocabkit.train.options import StageOptions
 from vocabkit.train.output import Change
@@ -72,7 +72,7 @@ class Parts:
     def clamp(self) -> None:
         """Bring the norms of new rows back into the range of the old ones'."""
         for name, bounds in self.ranges.items():
-            clamp_norms(local(self.rows[name].data), *bounds)  # rows are never cut: FSDP cuts between them
+            clamp_norms_(local(self.rows[name].data), *bounds)  # rows are never cut: FSDP cuts between them
 
     @torch.no_grad()
     def round_to_stored(self) -> None:
