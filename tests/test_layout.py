@@ -220,6 +220,44 @@ def test_scripts_have_the_same_frame(name):
     assert ast.unparse(tree.body[-1]) == "if __name__ == '__main__':\n    run_cli(main)"
 
 
+# docs/architecture.md
+
+
+def package_arrows() -> set[tuple[str, str]]:
+    """(package, package it imports), without the ground and without arrows that follow from others."""
+    arrows = {
+        (package_of_file(path), package_of_module(module))
+        for path in FILES
+        for module, _ in our_imports(path)
+    }
+    arrows = {(a, b) for a, b in arrows if a != b and "ground" not in (a, b)}
+
+    def reached(start: str) -> set[str]:
+        targets = {b for a, b in arrows if a == start}
+        return targets.union(*map(reached, targets))
+
+    follows = {(a, c) for a, b in arrows for c in reached(b)}
+    return arrows - follows
+
+
+def test_the_picture_of_the_packages_is_what_the_code_imports():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    picture = re.search(r"^```mermaid\ngraph TD\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert picture
+    drawn = sorted(line.strip() for line in picture.group(1).splitlines())
+    assert drawn == sorted(f"{a} --> {b}" for a, b in package_arrows())
+
+
+def test_the_table_of_packages_is_what_their_docstrings_say():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)/` \| (.*?) \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
+    assert [package for package, *_ in rows] == sorted(PACKAGES, key=[row[0] for row in rows].index)
+    for package, holds, imports, loads in rows:
+        doc = " ".join((ast.get_docstring(parse(PACKAGE / package / "__init__.py")) or "").split())
+        assert doc == f"{holds} (may import: {imports})."
+        assert loads == (", ".join(sorted(FOREIGN.get(package, TORCH))) or "–")
+
+
 # README.md, docs/ and their Vietnamese
 
 
