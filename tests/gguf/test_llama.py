@@ -20,6 +20,7 @@ from vocabkit.edit.extend import extend_vocab
 from vocabkit.edit.trim import trim_vocab
 from vocabkit.files import read_json
 from vocabkit.gguf.export import export_gguf
+from vocabkit.gguf.files import read_gguf
 from vocabkit.gguf.model import NEW_TO_OLD, open_gguf
 from vocabkit.gguf.trim import trim_gguf
 from vocabkit.gguf.verify import verify_gguf
@@ -258,7 +259,7 @@ def test_real_tokenizers_give_the_same_ids_in_llama_cpp(real, documents, tmp_pat
     export_gguf(folder, tmp_path / "x.gguf", outtype="f16")
     trim_gguf(tmp_path / "x.gguf", tmp_path / "y.gguf")
     old, new = (open_llama(tmp_path / f"{name}.gguf", vocab_only=True) for name in "xy")
-    old_to_new = {at: i for i, at in enumerate(open_gguf(tmp_path / "y.gguf").value(NEW_TO_OLD))}
+    old_to_new = {at: i for i, at in enumerate(read_gguf(tmp_path / "y.gguf").fields[NEW_TO_OLD].value())}
     covered = 0
     for text in map(nfc, documents):
         expected = source.encoder.encode(text).ids
