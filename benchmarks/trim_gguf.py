@@ -69,10 +69,9 @@ def make_file(path: Path, tokenizer: Path, *, layers: int) -> None:
     from vocabkit.gguf.export import all_fields, hyperparameters
     from vocabkit.gguf.files import NewTensor, import_gguf, write_gguf
     from vocabkit.gguf.vocab import UNUSED, read_vocab
-    from vocabkit.tokenizer.encoder import load_encoder
     from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
 
-    vocab = read_vocab(tokenizer, read_tokenizer_json(tokenizer), load_encoder(tokenizer))
+    vocab = read_vocab(tokenizer, read_tokenizer_json(tokenizer))
     vocab.tokens += [f"[PAD{at}]" for at in range(len(vocab.tokens), ROWS)]
     vocab.types += [UNUSED] * (ROWS - len(vocab.types))
     config = {

@@ -13,14 +13,9 @@ from vocabkit.checkpoint.hub import model_folder
 from vocabkit.errors import UserError
 
 
-def is_gguf(path: str) -> bool:
-    """Whether a path names a GGUF file; all else is a folder."""
-    return path.endswith(".gguf")
-
-
 def check_path(path: str) -> None:
     """Raise UserError for what is neither a folder nor a GGUF file, before anything heavy is loaded."""
-    if not is_gguf(path):
+    if not path.endswith(".gguf"):
         model_folder(path)
     elif not Path(path).is_file():
         raise UserError(f"{path} is missing; give a GGUF file or a folder")
@@ -28,7 +23,7 @@ def check_path(path: str) -> None:
 
 def open_backend(path: str, *, dtype: str | None = None) -> Backend:
     """Load a model; dtype: of a folder's numbers, None for what load_model() chooses."""
-    if is_gguf(path):
+    if path.endswith(".gguf"):
         from vocabkit.chat.llama_backend import LlamaBackend
 
         return LlamaBackend(path)

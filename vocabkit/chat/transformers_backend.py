@@ -81,7 +81,7 @@ class TransformersBackend(Backend):
             options["logits_processor"] = transformers.LogitsProcessorList([forbid])
         stop = stop or threading.Event()
 
-        def answer(put: Callable[[int], None]) -> None:
+        def answer(put: Callable[[Sequence[int]], None]) -> None:
             if sampling.seed is not None:
                 torch.manual_seed(sampling.seed)
             watch = _Watch(put, end_ids, stop, avoider)
@@ -121,7 +121,11 @@ class _Watch(transformers.StoppingCriteria):
     """Is told of every new token by generate(), hands on what is final, and says when to stop."""
 
     def __init__(
-        self, put: Callable[[int], None], end_ids: set[int], stop: threading.Event, avoider: Avoider | None
+        self,
+        put: Callable[[Sequence[int]], None],
+        end_ids: set[int],
+        stop: threading.Event,
+        avoider: Avoider | None,
     ) -> None:
         self.put, self.end_ids, self.stop, self.avoider = put, end_ids, stop, avoider
         self.went_back: int | None = None
@@ -131,17 +135,12 @@ class _Watch(transformers.StoppingCriteria):
         self.went_back = None
         if token_id not in self.end_ids:
             if self.avoider is None:
-                self.put(token_id)
-            elif (went_back := self.avoider.add(token_id)) is None:
-                self.put_all(self.avoider.take())
+                self.put([token_id])
             else:
-                self.went_back = went_back
+                self.went_back = self.avoider.add(token_id)
+                self.put(self.avoider.take() if self.went_back is None else [])
         done = self.stop.is_set() or self.went_back is not None
         return torch.full((len(input_ids),), done, dtype=torch.bool, device=input_ids.device)
-
-    def put_all(self, ids: Iterable[int]) -> None:
-        for token_id in ids:
-            self.put(token_id)
 
 
 class _Forbid(transformers.LogitsProcessor):
@@ -181,19 +180,21 @@ def _generate(model: Any, prompt: list[int], watch: _Watch, *, room: int, option
         if avoider is None:
             return
         if watch.went_back is None or avoider.ended or watch.stop.is_set():
-            watch.put_all(avoider.finish())
+            watch.put(avoider.finish())
             return
         made = output[0, len(prompt) : len(prompt) + watch.went_back].tolist()
         # One token is to be read again: generate() needs something that the cache does not hold.
         cache.crop(len(prompt) + len(made) - 1 - cache.get_seq_length())  # negative: so many go
 
 
-def _in_a_thread(produce: Callable[[Callable[[int], None]], None], stop: threading.Event) -> Iterator[int]:
-    """Yield what produce(put) puts while it runs in a thread; closing this sets stop and waits for its end.
+def _in_a_thread(
+    produce: Callable[[Callable[[Sequence[int]], None]], None], stop: threading.Event
+) -> Iterator[int]:
+    """Yield the ids that produce(put) puts while it runs in a thread; closing this stops it and waits.
 
     What produce raises is raised here.
     """
-    items: queue.Queue[int | BaseException | None] = queue.Queue()
+    items: queue.Queue[Sequence[int] | BaseException | None] = queue.Queue()
 
     def run() -> None:
         try:
@@ -208,7 +209,7 @@ def _in_a_thread(produce: Callable[[Callable[[int], None]], None], stop: threadi
         while (item := items.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
-            yield item
+            yield from item
     finally:
         stop.set()
         thread.join()

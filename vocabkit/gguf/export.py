@@ -30,7 +30,6 @@ from vocabkit.gguf.files import Field, NewTensor, field, import_gguf, write_gguf
 from vocabkit.gguf.modelfile import modelfile
 from vocabkit.gguf.vocab import USER_DEFINED, GgufVocab, read_vocab
 from vocabkit.outputs import new_file
-from vocabkit.tokenizer.encoder import load_encoder
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def export_gguf(model: Path, out: Path, *, outtype: str | None = None) -> Path:
             f"{model / 'config.json'}: model_type is {config.get('model_type')!r}, expected one of "
             f"{', '.join(ARCHITECTURES)}; convert this model with llama.cpp's own convert_hf_to_gguf.py"
         )
-    vocab = read_vocab(model, source.tokenizer, load_encoder(model))
+    vocab = read_vocab(model, source.tokenizer)
     kind = outtype or {"BF16": "bf16", "F16": "f16"}.get(source.tensors.embed[0].dtype, "f32")
     fields = all_fields(
         architecture,

@@ -24,7 +24,7 @@ from vocabkit.gguf.files import Field, field
 from vocabkit.tokenizer import spm
 from vocabkit.tokenizer.bpe import byte_fallback_value, rank_merges
 from vocabkit.tokenizer.chat_template import read_template
-from vocabkit.tokenizer.encoder import GPT2, LLAMA3, QWEN2, splitting_pattern
+from vocabkit.tokenizer.encoder import GPT2, LLAMA3, QWEN2, load_encoder, splitting_pattern
 from vocabkit.tokenizer.settings import read_spm_models
 from vocabkit.tokenizer.tokenizer_json import BYTE_LEVEL_BPE, UNIGRAM, TokenizerJson
 
@@ -86,14 +86,13 @@ class GgufVocab:
             SUPPRESS: self.suppressed,
             CHAT_TEMPLATE: self.chat_template,
         }
-        return {key: field(value) for key, value in values.items() if value not in ([], None)}
+        return {key: field(value) for key, value in values.items() if value not in ([], "", None)}
 
 
-def read_vocab(folder: Path, tokenizer: TokenizerJson, encoder: Any) -> GgufVocab:
+def read_vocab(folder: Path, tokenizer: TokenizerJson) -> GgufVocab:
     """Return the tokenizer of a folder for GGUF, one token for each id and none for padding rows.
 
-    encoder: the same tokenizer as a tokenizers.Tokenizer, asked what it puts around a text. Raises UserError
-    for a kind of tokenizer that llama.cpp cannot run.
+    Raises UserError for a kind of tokenizer that llama.cpp cannot run.
     """
     if tokenizer.family == UNIGRAM:
         raise UserError(
@@ -113,7 +112,7 @@ def read_vocab(folder: Path, tokenizer: TokenizerJson, encoder: Any) -> GgufVoca
         vocab.types.append(UNUSED)
         vocab.scores += [ADDED_SCORE] if vocab.scores else []
     _special_ids(vocab, folder, tokenizer)
-    frame = encoder.encode("").ids
+    frame = load_encoder(folder).encode("").ids  # what is put around a text
     vocab.add_bos = bool(frame) and frame[0] == vocab.ids.get("bos")
     vocab.add_eos = bool(frame) and frame[-1] == vocab.ids.get("eos") and len(frame) > vocab.add_bos
     vocab.chat_template = read_template(folder)
