@@ -2,29 +2,17 @@
 
 from pathlib import Path
 
-from vocabkit.checkpoint.record import EditRecord, base_name
+from vocabkit.checkpoint.card import write_model_card
+from vocabkit.checkpoint.record import EditRecord
 
-CARD = """---
-base_model: {base_name}
-language: [en, vi]
-tags: [vocabulary-trimming, vocabkit]
----
-# {name}
-
-[Tiếng Việt](#tiếng-việt)
+CARD = """{head}
 
 `{base}` with the vocabulary of English and Vietnamese: **{n_tokens:,} of {base_n_tokens:,} tokens**
 ({share:.1%}), {vocab_size:,} of {base_vocab_size:,} rows. No weight was changed: the rows of the kept tokens
 are the base's, byte for byte, and text whose tokens are all kept is tokenized and answered as before.
 `verify_report.json` holds the checks that were made, `vocab_edit.json` the old id of every token.
 
-Open it like any checkpoint:
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained("{name}")
-model = AutoModelForCausalLM.from_pretrained("{name}")
-```
+{open}
 
 - Kept list: {source}.
 - {pad_text}
@@ -48,27 +36,14 @@ Mở như mọi checkpoint khác, với đoạn mã ở trên.
 - Điều khoản sử dụng của mô hình gốc vẫn có hiệu lực với mô hình này.
 """
 
-EXTENDED = """---
-base_model: {base_name}
-language: [en, vi]
-tags: [vocabulary-extension, vocabkit]
----
-# {name}
-
-[Tiếng Việt](#tiếng-việt)
+EXTENDED = """{head}
 
 `{base}` with **{new} as tokens of their own**, such as {examples}: {n_tokens:,} tokens,
 {vocab_size:,} rows. No weight of the base was changed: its rows are the same, byte for byte, and text without
 one of them is tokenized as before. `verify_report.json` holds the checks that were made, `vocab_edit.json`
 the new tokens and what their rows were made from.
 
-Open it like any checkpoint:
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained("{name}")
-model = AutoModelForCausalLM.from_pretrained("{name}")
-```
+{open}
 
 - {made}
 - Every text still decodes to itself.
@@ -127,11 +102,8 @@ def write_card(folder: Path, record: EditRecord, *, name: str) -> None:
     """Write FOLDER/README.md, the card of an edit."""
     pad = record.pad_rows
     guarded = sum(len(ids) for reason, ids in record.suppressed.items() if reason != "padding rows")
-    base = record.base_model
     about = dict(
-        name=name,
-        base=base,
-        base_name=base_name(base),
+        base=record.base_model,
         n_tokens=record.n_tokens,
         vocab_size=record.vocab_size,
         pad_text=f"Rows {pad[0]} to {pad[1]} are padding, all zero, and never generated."
@@ -150,7 +122,12 @@ def write_card(folder: Path, record: EditRecord, *, name: str) -> None:
         new += [f"{len(syllables):,} Vietnamese syllables"] * bool(syllables)
         new_vi = [f"{len(words):,} từ tiếng Việt"] * bool(words)
         new_vi += [f"{len(syllables):,} âm tiết tiếng Việt"] * bool(syllables)
-        card = EXTENDED.format(
+        write_model_card(
+            folder,
+            EXTENDED,
+            name=name,
+            base_model=record.base_model,
+            tags="vocabulary-extension, vocabkit",
             **about,
             new=" and ".join(new),
             new_vi=" và ".join(new_vi),
@@ -159,7 +136,12 @@ def write_card(folder: Path, record: EditRecord, *, name: str) -> None:
             made_vi=made_vi.format(init=record.init["name"]),
         )
     else:
-        card = CARD.format(
+        write_model_card(
+            folder,
+            CARD,
+            name=name,
+            base_model=record.base_model,
+            tags="vocabulary-trimming, vocabkit",
             **about,
             base_n_tokens=record.base_n_tokens,
             share=record.n_tokens / record.base_n_tokens,
@@ -168,4 +150,3 @@ def write_card(folder: Path, record: EditRecord, *, name: str) -> None:
             guard_text=GUARD.format(guarded) if guarded else NO_GUARD,
             guard_text_vi=GUARD_VI.format(guarded) if guarded else NO_GUARD_VI,
         )
-    (folder / "README.md").write_text(card, encoding="utf-8")

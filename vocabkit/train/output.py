@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from vocabkit.checkpoint.card import write_model_card
 from vocabkit.checkpoint.numbers import as_stored
 from vocabkit.checkpoint.record import EDIT_FILE, EditRecord, base_name
 from vocabkit.checkpoint.shards import (
@@ -174,14 +175,7 @@ def _earlier_stages(folder: Path) -> list[dict[str, Any]]:
     return read_versioned(path, format=TRAINING_FORMAT[0], version=TRAINING_FORMAT[1])["training"]
 
 
-TRAINED = """---
-base_model: {base_name}
-language: [en, vi]
-tags: [vocabkit]
----
-# {name}
-
-[Tiếng Việt](#tiếng-việt)
+TRAINED = """{head}
 
 `{base}`, trained with `finetune_qwen.py`{edited}:
 
@@ -192,13 +186,7 @@ tags: [vocabkit]
 `{record}` holds each stage whole: its command, its data, the SHA-256 of the weights it began with and of the
 rows that were not to move.
 
-Open it like any checkpoint:
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained("{name}")
-model = AutoModelForCausalLM.from_pretrained("{name}")
-```
+{open}
 
 The terms of the base model and of the texts it was trained on hold for this one too.
 
@@ -233,13 +221,15 @@ def write_trained_card(
         rows.append("| " + " | ".join(map(str, cells)) + " |")
     base = record.base_model if record else str(stages[0]["base_model"])
     before, before_vi = EDITED[record.task] if record else (None, None)
-    card = TRAINED.format(
+    write_model_card(
+        folder,
+        TRAINED,
         name=name,
+        base_model=base,
+        tags="vocabkit",
         base=base_name(base),
-        base_name=base_name(base),
         edited=f" after its vocabulary was {before}" if before else "",
         edited_vi=f" sau khi bộ từ vựng {before_vi}" if before_vi else "",
         stages="\n".join(rows),
         record=EDIT_FILE if record else TRAINING_FILE,
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
