@@ -1,20 +1,42 @@
 """finetune_qwen.py in two processes (gloo, CPU): the weights of one process with twice the batch, one voice.
 
-Starting processes is slow, so that one start runs all jobs (this file, run as a script) and a second one goes
-on with the job that was killed in the first.
+Starting Python is slow, so that two forks of this process run all jobs; torchrun itself then goes on with the
+job that was killed there.
 """
 
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from accelerate.state import AcceleratorState, DistributedType, PartialState
+from tiny import ROOT
+from training import TEXTS, WORDS, extend, stage, tensors
+from transformers import TrainingArguments
 
+import finetune_qwen
+from vocabkit.checkpoint.record import new_rows
+from vocabkit.errors import UserError
+from vocabkit.files import read_json, sha256_file
+from vocabkit.models.split_rows import whole
+from vocabkit.train import processes
+from vocabkit.train import run as train_run
+from vocabkit.train.trainer import StageTrainer
+
+pytestmark = pytest.mark.slow
+
+LOOPBACK = "lo" if sys.platform == "linux" else "lo0"  # whatever the machine calls itself
 HARSH = ["--weight_decay", "0.1", "--learning_rate", "1e-3", "--warmup_steps", "0", "--max_steps", "4"]
 ALL = [*HARSH, "--train_rows", "all", "--finetune_layers", "all"]
 SAVING = [*ALL, "--save_steps", "2"]
@@ -49,28 +71,47 @@ def argv_of(job: str, folder: Path, *, out: str) -> list[str]:
     return [*given, "--packing", "none", "--model_max_length", "64", "--seed", "3", *flags]
 
 
-def two_processes(*command: str, logs: Path) -> int:
-    """Run a script in two processes; logs: rank → stdout and stderr of it. Return the launcher's status."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    if sys.platform == "linux":
-        environment["GLOO_SOCKET_IFNAME"] = "lo"  # whatever the machine calls itself
-    run = subprocess.run(
-        [*launch, "--log-dir", str(logs), "--redirects", "3", *command], env=environment, capture_output=True
-    )
-    return run.returncode
+def two_processes(run: Callable[[], None], *, logs: Path) -> list[int | None]:
+    """Call run() in two forks of this process that torch.distributed connects; return their exit codes.
+
+    logs: RANK.stdout and RANK.stderr of each. A process that waits for one that is gone is ended.
+    """
+    logs.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    started = [context.Process(target=one_of_two, args=(run, rank, port, logs)) for rank in (0, 1)]
+    for process in started:
+        process.start()
+    wait([process.sentinel for process in started])  # for the first that ends
+    time.sleep(1)
+    for process in started:
+        if any(other.exitcode for other in started):
+            process.kill()
+        process.join()
+    return [process.exitcode for process in started]
+
+
+def one_of_two(run: Callable[[], None], rank: int, port: int, logs: Path) -> None:
+    """What torchrun does for a process: its rank, and where the first one listens."""
+    for number, stream in ((1, "stdout"), (2, "stderr")):
+        with (logs / f"{rank}.{stream}").open("wb") as file:
+            os.dup2(file.fileno(), number)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK
+    AcceleratorState._reset_state(reset_partial_state=True)  # this process has trained alone before
+    run()
 
 
 def log(logs: Path, rank: int, stream: str) -> str:
-    (path,) = logs.glob(f"*/attempt_0/{rank}/{stream}.log")
-    return path.read_text(encoding="utf-8")
+    return (logs / f"{rank}.{stream}").read_text(encoding="utf-8")
 
 
 def let_fsdp_run_on_a_cpu() -> None:
     """Keep accelerate from taking --fsdp for DDP where there is no GPU: all else is what runs on GPUs."""
-    from accelerate.state import DistributedType, PartialState
-    from transformers import TrainingArguments
-
     made = TrainingArguments.__post_init__
 
     def pretend(self: Any) -> None:
@@ -83,22 +124,12 @@ def let_fsdp_run_on_a_cpu() -> None:
 
 def run_jobs(folder: Path) -> None:
     """What each of the two processes does: all jobs; what came of them goes to rank*.json."""
-    import torch
-
-    import finetune_qwen
-    from vocabkit.errors import UserError
-    from vocabkit.models.split_rows import whole
-    from vocabkit.train import processes  # noqa: E402
-    from vocabkit.train import run as train_run
-    from vocabkit.train.run import _train
-    from vocabkit.train.trainer import StageTrainer
-
     let_fsdp_run_on_a_cpu()
     torch.set_num_threads(1)
     processes.PATIENCE = 0
     rank, job = int(os.environ["RANK"]), ""
     found: dict[str, Any] = {}
-    step, write = StageTrainer.training_step, _train
+    step, train = StageTrainer.training_step, train_run._train
 
     def meddle(self: Any, *args: Any, **options: Any) -> Any:
         if job.endswith("interrupted") and (rank, self.state.global_step) == (1, 2):
@@ -108,7 +139,7 @@ def run_jobs(folder: Path) -> None:
         return step(self, *args, **options)
 
     def weigh(trainer: Any, *args: Any) -> Any:
-        result = write(trainer, *args)
+        result = train(trainer, *args)
         assert trainer.parts.sharded == job.startswith("fsdp"), "not what the job is named after"
         found[job] = digest(trainer)
         return result
@@ -130,20 +161,6 @@ def run_jobs(folder: Path) -> None:
         (folder / f"rank{rank}.json").write_text(json.dumps(found), encoding="utf-8")
 
 
-if __name__ == "__main__":
-    run_jobs(Path(sys.argv[1]))
-    sys.exit(0)
-
-from training import TEXTS, WORDS, extend, stage, tensors  # noqa: E402
-
-import finetune_qwen  # noqa: E402
-from vocabkit.checkpoint.record import new_rows  # noqa: E402
-from vocabkit.errors import UserError  # noqa: E402
-from vocabkit.files import read_json, sha256_file  # noqa: E402
-from vocabkit.train import processes  # noqa: E402
-from vocabkit.train.processes import PATIENCE, one_voice  # noqa: E402
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """What the jobs left, and "one_NAME": the same in one process with the batch of both."""
@@ -154,7 +171,7 @@ def folder(tmp_path_factory) -> Path:
     for name, lines in (("texts", texts), ("other", texts[1:]), ("held_out", texts[:5])):
         rows = [json.dumps({"text": text}, ensure_ascii=False) for text in lines]
         (folder / f"{name}.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    assert two_processes(__file__, str(folder), logs=folder / "logs") != 0, "the last job is killed"
+    assert two_processes(lambda: run_jobs(folder), logs=folder / "logs")[0] == -signal.SIGKILL, "the last job"
     for job in ALONE:
         batch = ["--per_device_train_batch_size", "4"]
         if job in ("distill", "both"):  # one process hears one lesson a forward(), two hear two
@@ -226,28 +243,12 @@ def test_a_killed_run_goes_on(folder):
     argv = [*argv_of("killed", folder, out="two"), "--per_device_train_batch_size", "2"]
     with pytest.raises(UserError, match="holds another run, its flags differs"):
         finetune_qwen.main(argv)  # one process: the steps would be others
-    assert two_processes("finetune_qwen.py", *argv, logs=folder / "again") == 0
-    assert f"going on from {part / 'checkpoint-2'}" in log(folder / "again", 0, "stdout")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": LOOPBACK}
+    run = subprocess.run(
+        [*launch, "finetune_qwen.py", *argv], env=environment, capture_output=True, text=True, cwd=ROOT
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.count(f"going on from {part / 'checkpoint-2'}") == 1
     whole = sha256_file(folder / "two_all" / "model.safetensors")
     assert sha256_file(folder / "two_killed" / "model.safetensors") == whole
-
-
-def test_another_process_waits_with_its_error_and_says_nothing_else(monkeypatch, capsys):
-    slept: list[float] = []
-    monkeypatch.setenv("RANK", "3")
-    monkeypatch.setattr(processes.time, "sleep", slept.append)
-    with pytest.raises(UserError, match="^process 3: a file is missing$"), one_voice():
-        print("hello")
-        raise UserError("a file is missing")
-    with pytest.raises(SystemExit), one_voice():
-        raise KeyboardInterrupt
-    assert slept == [PATIENCE] and capsys.readouterr().out == ""
-
-
-def test_accelerate_on_a_cpu_starts_one_process(monkeypatch):
-    """Its launcher sets this, and no rank: what was to be two processes would quietly be one."""
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(UserError, match="starts one process on a CPU"):
-        finetune_qwen.main(["--model_name_or_path", "m", "--data_path", "d", "--output_dir", "o"])
