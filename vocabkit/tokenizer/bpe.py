@@ -46,6 +46,7 @@ the worst case with bytes.
 ['c', 'h', 'ho', 'hoc', 'o']
 """
 
+import math
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -54,7 +55,9 @@ from typing import Any
 Merge = tuple[str, str]
 
 # Gives the rank of an adjacent pair, lowest first, or None where the pair has no merge.
-RankOf = Callable[[Merge], Any]
+RankOf = Callable[[Merge], float | None]
+
+NEVER = math.inf  # the rank of a pair that has no merge
 
 
 def _byte_to_char() -> dict[int, str]:
@@ -133,19 +136,24 @@ def derivation(token: str, rank_of: RankOf) -> list[Merge]:
     """
     parts = list(token)
     performed: list[Merge] = []
-    ranks = [rank_of(pair) for pair in zip(parts, parts[1:], strict=False)]
-    while candidates := [rank for rank in ranks if rank is not None]:
-        at = ranks.index(min(candidates))
+    ranks = [_rank(pair, rank_of) for pair in zip(parts, parts[1:], strict=False)]
+    while ranks and (lowest := min(ranks)) < NEVER:
+        at = ranks.index(lowest)
         pair = parts[at], parts.pop(at + 1)
         performed.append(pair)
         parts[at] = pair[0] + pair[1]
         # Only the pairs on both sides of the new part have changed.
         del ranks[at]
         if at > 0:
-            ranks[at - 1] = rank_of((parts[at - 1], parts[at]))
+            ranks[at - 1] = _rank((parts[at - 1], parts[at]), rank_of)
         if at < len(ranks):
-            ranks[at] = rank_of((parts[at], parts[at + 1]))
+            ranks[at] = _rank((parts[at], parts[at + 1]), rank_of)
     return performed
+
+
+def _rank(pair: Merge, rank_of: RankOf) -> float:
+    rank = rank_of(pair)
+    return NEVER if rank is None else rank
 
 
 def closure(keep: Iterable[str], rank_of: RankOf) -> set[str]:

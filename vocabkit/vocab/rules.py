@@ -8,7 +8,7 @@ needs to make those (the closure) is decided later, from the tokenizer.
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 from vocabkit.errors import UserError
 from vocabkit.text.languages import category_of, is_vietnamese_syllable, vietnamese_syllables
@@ -74,15 +74,16 @@ def _shared_symbol(char: str, scripts: frozenset[str]) -> bool:
     return char.isascii() or (script_of(char) != "Latin" and regex.match(f"[{extensions}]", char) is not None)
 
 
-def _foreign_reason(token_bytes: bytes, *, broken: bool, scripts: frozenset[str]) -> str | None:
-    """Why a token belongs to other scripts whatever its count, None if it does not."""
-    text = text_for_people(token_bytes)  # bytes without a character are ASCII in it, which is never foreign
-    script = first_foreign(text, scripts)
-    if script:
+def _foreign_reason(token_bytes: bytes, text: str, *, broken: bool, scripts: frozenset[str]) -> str | None:
+    """Why a token belongs to other scripts whatever its count, None if it does not.
+
+    text: for people; bytes without a character are ASCII in it, which is never foreign.
+    """
+    if script := first_foreign(text, scripts):
         return f"script {script}"
-    wide = any(unicodedata.east_asian_width(char) in "WF" and not is_emoji(char) for char in text)
-    if wide and not scripts & EAST_ASIAN:
-        return EAST_ASIAN_FORM
+    if not text.isascii() and not scripts & EAST_ASIAN:
+        if any(unicodedata.east_asian_width(char) in "WF" and not is_emoji(char) for char in text):
+            return EAST_ASIAN_FORM
     return FOREIGN_PIECE if broken and not can_be_allowed(token_bytes, scripts) else None
 
 
@@ -111,7 +112,13 @@ def _used_reason(
 
 
 def _verdict(
-    token_bytes: bytes, *, count: int | None, scripts: frozenset[str], min_count: int, sure_count: int
+    token_bytes: bytes,
+    for_people: str,
+    *,
+    count: int | None,
+    scripts: frozenset[str],
+    min_count: int,
+    sure_count: int,
 ) -> tuple[bool, str, str]:
     """(keep, reason, category) of a token that is not added; count None: by the text alone."""
     try:
@@ -121,7 +128,7 @@ def _verdict(
     category = category_of(text)
     if len(token_bytes) == 1:
         return True, BYTE, category
-    foreign = _foreign_reason(token_bytes, broken=text is None, scripts=scripts)
+    foreign = _foreign_reason(token_bytes, for_people, broken=text is None, scripts=scripts)
     if foreign:
         return False, foreign, category
     if count is None:
@@ -160,16 +167,11 @@ def decide(
             f"{unknown[0]!r} is no Unicode script; give names such as Latin, Greek, Cyrillic "
             f"(known: {', '.join(sorted(script_names()))})"
         )
+    verdict = partial(_verdict, scripts=scripts, min_count=min_count, sure_count=sure_count)
     decisions = []
     for token_id, token_bytes, added in tokens:
         count = None if counts is None else counts.get(token_id, 0)
-        keep, reason, category = (
-            (True, ADDED, "others")
-            if added
-            else _verdict(
-                token_bytes, count=count, scripts=scripts, min_count=min_count, sure_count=sure_count
-            )
-        )
         text = text_for_people(token_bytes)
-        decisions.append(Decision(token_id, text, count or 0, keep, reason, category))
+        found = (True, ADDED, "others") if added else verdict(token_bytes, text, count=count)
+        decisions.append(Decision(token_id, text, count or 0, *found))
     return decisions
