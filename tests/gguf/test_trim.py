@@ -11,7 +11,7 @@ import model_edit
 from vocabkit.errors import UserError
 from vocabkit.gguf.files import INT32, STRING, NewTensor, array, read_gguf, string, unchanged, write_gguf
 from vocabkit.gguf.model import NEW_TO_OLD, open_gguf
-from vocabkit.gguf.trim import default_out, trim_gguf
+from vocabkit.gguf.trim import default_file, trim_gguf
 from vocabkit.gguf.verify import verify_gguf
 from vocabkit.gguf.vocab import GGML
 from vocabkit.tasks import run_gguf_task
@@ -121,4 +121,4 @@ def test_tasks_that_do_not_fit_a_file(small):
 
 
 def test_default_names():
-    assert default_out(Path("a/b.gguf")) == Path("a/b__trimm_vocab.gguf")
+    assert default_file(Path("a/b.gguf")) == Path("a/b__trimm_vocab.gguf")

@@ -7,7 +7,7 @@ import pytest
 
 from vocabkit.checkpoint.numbers import RowStats, row_stats
 from vocabkit.rows import formulas
-from vocabkit.rows.formulas import nearest, new_rows, piece_weights, with_clamped_norms
+from vocabkit.rows.formulas import nearest, piece_weights, rows_by_formula, with_clamped_norms
 from vocabkit.rows.names import FORMULAS
 
 # Four old tokens in two dimensions
@@ -16,7 +16,7 @@ WIDE = RowStats(np.zeros(2, np.float32), np.ones(2, np.float32), 0.0, 100.0)
 
 
 def make(init: str, side: str, pieces: list[list[int]], **more) -> list[list[float]]:
-    made = new_rows(init, side=side, rows=ROWS, pieces=pieces, stats=more.pop("stats", WIDE), **more)
+    made = rows_by_formula(init, side=side, rows=ROWS, pieces=pieces, stats=more.pop("stats", WIDE), **more)
     assert made.dtype == np.float32
     return made.tolist()
 
@@ -118,4 +118,4 @@ def test_norms_are_clamped_and_others_keep_their_bits():
 
 @pytest.mark.parametrize("init", FORMULAS)
 def test_no_word_gives_no_row(init):
-    assert new_rows(init, side="input", rows=ROWS, pieces=[], stats=WIDE).shape == (0, 2)
+    assert rows_by_formula(init, side="input", rows=ROWS, pieces=[], stats=WIDE).shape == (0, 2)

@@ -66,7 +66,7 @@ def trim_gguf(
 
     Raises UserError for whatever the user can mend; OUT then does not exist, and the source is as it was.
     """
-    out = out or default_out(model)
+    out = out or default_file(model)
     source = open_gguf(model)
     targets = _targets(source, out)
     ids, origin = _choose(source, keep_paths)
@@ -94,10 +94,10 @@ def trim_gguf(
     print(f"{targets[0]}: written and verified; try: python3 model_chat.py {targets[0]}")
 
 
-def default_out(model: Path) -> Path:
+def default_file(model: Path) -> Path:
     """Return MODEL__trimm_vocab.gguf; of a split model all parts get this stem.
 
-    >>> default_out(Path("qwen-q4_k_m-00001-of-00002.gguf"))
+    >>> default_file(Path("qwen-q4_k_m-00001-of-00002.gguf"))
     PosixPath('qwen-q4_k_m__trimm_vocab.gguf')
     """
     match = SPLIT.fullmatch(model.name)

@@ -24,7 +24,7 @@ from vocabkit.corpus.files import find_sources
 from vocabkit.corpus.lines import is_test, read_texts
 from vocabkit.errors import UserError
 from vocabkit.files import sha256_file, write_json
-from vocabkit.look.inits_report import BASE, as_json, draw, in_words, table
+from vocabkit.look.inits_report import BASE, as_json, draw_inits, in_words, table
 from vocabkit.look.plots import new_figure
 from vocabkit.rows.contexts import Context, TaughtContexts, counts_of, find_contexts, find_taught_contexts
 from vocabkit.rows.make import Origin, check_base, make_rows
@@ -133,7 +133,7 @@ def compare_inits(
         }
         _write(out, as_json(results, left_out=left_out, settings=settings))
     if plot and figure:
-        draw(figure, results, title=f"{model.name}: {len(kept)} new words, {len(gaps)} contexts")
+        draw_inits(figure, results, title=f"{model.name}: {len(kept)} new words, {len(gaps)} contexts")
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=130)
         with plot.open("xb") as target:

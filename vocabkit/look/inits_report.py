@@ -136,7 +136,7 @@ def as_json(results: Results, *, left_out: Mapping[str, str], settings: Mapping[
     }
 
 
-def draw(figure: Any, results: Results, *, title: str) -> None:
+def draw_inits(figure: Any, results: Results, *, title: str) -> None:
     """Draw a panel a measure, a bar an init with its standard error; a line where the base is."""
     inits = [init for init in results if init != BASE]
     columns = 3

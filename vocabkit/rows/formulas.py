@@ -146,7 +146,7 @@ def with_clamped_norms(rows: np.ndarray, *, smallest: float, largest: float) -> 
     return np.where(scale == 1, rows, (rows * scale).astype(np.float32))
 
 
-def new_rows(
+def rows_by_formula(
     init: str,
     *,
     side: str,

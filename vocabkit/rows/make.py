@@ -126,7 +126,7 @@ def make_rows(
             made[tensor.name] = formulas.mean(rows.reshape(-1, 1), place(pieces)) * (init != "zeros")
         else:
             stats[tensor.name] = stats_of(tensor, list(origin.model.tokenizer.tokens))
-            made[tensor.name] = formulas.new_rows(
+            made[tensor.name] = formulas.rows_by_formula(
                 START if taught else init,
                 side=side,
                 rows=rows,
