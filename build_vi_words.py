@@ -16,15 +16,17 @@ input for --choose. A run that was interrupted goes on where it stopped when the
 """
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
 from vocabkit.errors import UserError, run_cli
+from vocabkit.files import DATA, write_jsonl
 from vocabkit.words.explain import run
 from vocabkit.words.explain.run import add_options, is_asked
 
 AUTO = "auto"
-IMPACT, CHOSEN = Path("data/vi_words_impact.jsonl.xz"), Path("data/vi_words_chosen.jsonl")
+IMPACT, CHOSEN = DATA / "vi_words_impact.jsonl.xz", DATA / "vi_words_chosen.jsonl"
 
 
 def _syllables(text: str) -> int | str:
@@ -39,7 +41,12 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("corpus", nargs="*", metavar="CORPUS", help="texts, see above")
     add("-m", "--model", help="folder or hub id whose tokenizer counts")
-    add("-o", "--out", type=Path, help=f"new file (default: {IMPACT}, or {CHOSEN} with --choose)")
+    add(
+        "-o",
+        "--out",
+        type=Path,
+        help=f"new file (default: data/{IMPACT.name}, or data/{CHOSEN.name} with --choose)",
+    )
     add("--min_freq", type=int, default=5, help="leave out rarer words (default: 5)")
     add("--choose", type=int, metavar="N", help="choose N words")
     add(
@@ -99,7 +106,6 @@ def _impact(args: argparse.Namespace, model: Path, out: Path) -> int:
     from vocabkit.corpus.files import find_sources
     from vocabkit.tokenizer.encoder import load_encoder
     from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
-    from vocabkit.vocab.word_list import write_rows
     from vocabkit.words.count import count_words, require_words, word_rows
 
     work = out.with_name(out.name + ".progress.json")
@@ -107,7 +113,7 @@ def _impact(args: argparse.Namespace, model: Path, out: Path) -> int:
     tokenizer = read_tokenizer_json(model)
     rows = word_rows(progress.vector, tokenizer, load_encoder(model), min_freq=args.min_freq)
     require_words(rows, corpus=args.corpus, min_freq=args.min_freq)
-    write_rows(out, rows)
+    write_jsonl(out, rows)
     discard(work)
     print(f"{out}: {len(rows):,} words that come {args.min_freq} times in {progress.characters:,} characters")
     return 0
@@ -116,20 +122,20 @@ def _impact(args: argparse.Namespace, model: Path, out: Path) -> int:
 def _choose(args: argparse.Namespace, model: Path, out: Path) -> int:
     from vocabkit.corpus.counting import discard
     from vocabkit.corpus.files import find_sources
-    from vocabkit.corpus.lines import held_out, measured_lines
+    from vocabkit.corpus.lines import HELD_OUT, held_out, measured_lines
     from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
-    from vocabkit.vocab.word_list import new_token, write_rows
+    from vocabkit.vocab.word_list import new_token
     from vocabkit.words.choose import Wanted, choose_tokens
     from vocabkit.words.curve import measure_curve, plot_curve
 
     sources, apart = find_sources(args.corpus), find_sources(args.held_out or [])
-    take = (lambda line: True) if apart else held_out
+    take = (lambda line: True) if apart else functools.partial(held_out, one_in=HELD_OUT)
     lines = measured_lines(apart or sources, take=take, text_field=args.text_field)
     auto = args.syllables == AUTO
     count = args.choose + (0 if auto else args.syllables)
     wanted = Wanted(args.choose, args.choose if auto else args.syllables, count, args.phrases, args.min_freq)
     found = choose_tokens(model, sources, wanted, out=out, training_only=not apart, **_options(args))
-    write_rows(out, found.rows)
+    write_jsonl(out, found.rows)
     tokens, impact = ([new_token(row) for row in rows] for rows in (found.rows, found.impact))
     words = sum(isinstance(token, str) for token in tokens)
     print(f"{out}: {words:,} of {found.candidates:,} words, {len(tokens) - words:,} syllables; "

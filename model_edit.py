@@ -96,8 +96,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="for --init random and distill (default: %(default)s)")
     add = parser.add_argument_group("verify_edit, compare_inits").add_argument
     add(
-        "--texts", nargs="+", type=Path, metavar="FILE",
-        help="texts to check with: .txt, .jsonl, .tsv, folders; .gz .xz .bz2 (default: the bundled ones)",
+        "--texts", nargs="+", metavar="CORPUS",
+        help="texts to check with, all that build_vocab.py counts (default: the bundled ones)",
     )  # fmt: skip
     add("--dtype", help="number type of the model runs (default: float32 below 1 B parameters)")
     add(

@@ -1,4 +1,4 @@
-"""Files and folders: JSON with clear errors, checksums, fast copies, texts, folders that appear whole.
+"""Files: JSON, lines of JSON and of text with clear errors, checksums, fast copies.
 
 Reads what it is given; writes only below the paths it is given. Standard library only.
 """
@@ -11,11 +11,12 @@ import json
 import lzma
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from vocabkit.errors import UserError
+from vocabkit.outputs import new_file
 
 try:
     import fcntl
@@ -164,21 +165,43 @@ def open_text(path: Path) -> IO[str]:
         raise UserError(f"{path} is missing; give an existing text file") from None
 
 
-def text_lines(path: Path) -> Iterator[str]:
+def text_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield ("FILE:LINE", line) of a text file's lines that are not blank; UserError if it is no text."""
     number = 0
     try:
         with open_text(path) as file:
-            for line in file:
-                number += 1
-                yield line
+            for number, line in enumerate(file, 1):
+                if not line.isspace():
+                    yield f"{path}:{number}", line
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text near line {number + 1}; convert it with iconv") from None
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, OSError) as error:
+        raise UserError(f"{path} is not UTF-8 text near line {number + 1}; convert it with iconv") from None
+    except (EOFError, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise UserError(
             f"{path}: broken archive near line {number + 1}: {error}; download it again"
         ) from None
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield ("FILE:LINE", value) of each line of JSON; UserError for a line that is none, as text_lines()."""
+    for where, line in text_lines(path):
+        try:
+            yield where, json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where} is not JSON: {error.msg}; mend or remove the line") from None
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Write each row as a line of JSON, into a new file; compressed if its name ends in .xz."""
+    write_new_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), preset=9)
+
+
+def write_new_text(path: Path, text: str, *, preset: int | None = None) -> None:
+    """Write a new file, whole or not at all; compressed with this preset of lzma if its name ends in .xz."""
+    data = text.encode("utf-8")
+    with new_file(path) as part:
+        part.write_bytes(lzma.compress(data, preset=preset) if path.suffix == ".xz" else data)
 
 
 DATA = Path(__file__).resolve().parent.parent / "data"

@@ -83,12 +83,14 @@ def resumable_directory(part: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def new_file(out: Path) -> Iterator[Path]:
+def new_file(out: Path, *, replace: bool = False) -> Iterator[Path]:
     """Give the path OUT.part to write to; at the end make it durable and rename it to OUT.
 
     As new_directory() for a file: OUT never exists half-written, what a killed run left is overwritten.
+    replace: an OUT that is there already is one of ours, and gives way.
     """
-    check_new(out)
+    if not replace:
+        check_new(out)
     part = out.with_name(out.name + ".part")
     with part.open("ab") as lock:
         if fcntl is not None:
@@ -100,8 +102,9 @@ def new_file(out: Path) -> Iterator[Path]:
             lock.truncate(0)
             yield part
             fsync_path(part)
-            check_new(out)
-            part.rename(out)
+            if not replace:
+                check_new(out)
+            part.replace(out)
         except BaseException:
             part.unlink(missing_ok=True)
             raise

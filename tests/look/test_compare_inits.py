@@ -7,6 +7,7 @@ import math
 
 import build
 import pytest
+from corpora import PACK, as_jsonl, put
 
 import model_edit
 from vocabkit.edit.trim import trim_vocab
@@ -82,6 +83,23 @@ def test_the_same_again(folders, tmp_path):
         run(folders, "--inits", "random", "weighted", "--num_words", "2", "-o", str(tmp_path / name))
         results.append(read_json(tmp_path / name)["results"])
     assert results[0] == results[1] and list(results[0]) == [BASE, "random", "weighted"]
+
+
+def test_texts_may_be_chats_in_an_archive(folders, tmp_path):
+    chats = [[{"role": "user", "content": "Chào"}, {"role": "assistant", "content": line}] for line in LINES]
+    packed = PACK[".zst"](as_jsonl([{"messages": chat} for chat in chats]))
+    path = put(tmp_path, "chats.jsonl.zst", packed)
+    run(folders, "--inits", "weighted", "-o", str(tmp_path / "out.json"), texts=str(path))
+    data = read_json(tmp_path / "out.json")
+    assert data["texts"] == {str(path): sha256_file(path)} and data["words"]["measured"] == WORDS
+    assert 0 < data["results"][BASE]["bits_per_byte"]["value"]
+
+
+def test_what_cannot_be_read_is_said_before_any_work(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare_inits, "open_folder", None)
+    path = put(tmp_path, "a.jsonl", as_jsonl([{"messages": [{"role": "user", "content": "x"}]}, {"a": 1}]))
+    with pytest.raises(UserError, match=r"a.jsonl:2: no \"text\", .* among its fields: \"a\""):
+        run(folders, texts=str(path))
 
 
 def test_what_cannot_be_made_is_left_out_with_its_reason(folders, monkeypatch):

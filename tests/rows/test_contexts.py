@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from vocabkit.corpus.files import find_sources
-from vocabkit.corpus.lines import is_test
+from vocabkit.corpus.lines import held_out
 from vocabkit.corpus.records import text_of_row
-from vocabkit.rows.contexts import Context, align, counts_of, find_contexts
+from vocabkit.rows.contexts import TEST_ONE_IN, Context, align, counts_of, find_contexts
 from vocabkit.tokenizer.encoder import extended
 
 CONTENTS = [" hôm nay", " thanh điệu", " Tiếng Việt"]
@@ -34,6 +34,10 @@ def encoders(request, tiny):
 @pytest.fixture
 def qwen(tiny):
     return tiny("qwen").encoder, extended(tiny("qwen").tokenizer, CONTENTS)
+
+
+def is_test(line: str) -> bool:
+    return held_out(line, one_in=TEST_ONE_IN)
 
 
 def write(path: Path, lines: list[str]) -> Path:

@@ -1,5 +1,6 @@
 """Choosing words: worked by hand, overlap-free, and what is promised is what the real tokenizer saves."""
 
+import functools
 import json
 import random
 from collections import Counter
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 import build_vi_words
 from vocabkit.corpus.files import find_sources
-from vocabkit.corpus.lines import held_out, measured_lines
+from vocabkit.corpus.lines import HELD_OUT, held_out, measured_lines
 from vocabkit.errors import UserError
 from vocabkit.text.languages import is_vietnamese_line
 from vocabkit.text.unicode import nfc
@@ -138,7 +139,7 @@ def test_the_list_is_overlap_free_and_saves_what_it_says(qwen, rows, lines):
     """On text that was not chosen on, to the token, with the real tokenizer."""
     tokenizer = read_tokenizer_json(qwen)
     contents = candidates(rows, tokenizer)
-    training = [line for line in lines if not held_out(line)]
+    training = [line for line in lines if not held_out(line, one_in=HELD_OUT)]
     savings = savings_of(contents, training, load_encoder(qwen))
     chosen, _ = chosen_rows(rows, savings, words=300)
     words = [" " + row["word"].replace("▁", " ") for row in chosen]
@@ -146,7 +147,7 @@ def test_the_list_is_overlap_free_and_saves_what_it_says(qwen, rows, lines):
     assert overlapping([" trở thành", " thành lập"]), "the check itself"
     saved = [row["saved"] for row in chosen]
     assert saved == sorted(saved, reverse=True)
-    for texts in (training, [line for line in lines if held_out(line)]):
+    for texts in (training, [line for line in lines if held_out(line, one_in=HELD_OUT)]):
         counts = Counter(texts)
         predicted = savings_of(words, texts, load_encoder(qwen)).total(set(range(len(words))))
         real = count_tokens(load_encoder(qwen), counts) - count_tokens(extended(tokenizer, words), counts)
@@ -244,7 +245,9 @@ def test_bundled_list(assets, qwen):
     assert len(rows) == 2048 + 1024 and sum("word" in row for row in rows[:1024]) == 567
     saved = [row["saved"] for row in rows]
     assert saved == sorted(saved, reverse=True)
-    lines = measured_lines(find_sources([str(assets / "corpora" / "vi")]))
+    lines = measured_lines(
+        find_sources([str(assets / "corpora" / "vi")]), take=functools.partial(held_out, one_in=HELD_OUT)
+    )
     tokens = count_tokens(load_encoder(qwen), lines)
     for number, share in ((1024, 0.125), (2048, 0.15)):
         first = [new_token(row) for row in rows[:number]]

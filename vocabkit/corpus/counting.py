@@ -29,6 +29,7 @@ from vocabkit.corpus.files import Block, Source, identity, read_blocks
 from vocabkit.corpus.workers import SHOWN, Counted, MakeCounter, Workers
 from vocabkit.errors import UserError
 from vocabkit.files import read_versioned, sha256_file, write_json
+from vocabkit.outputs import new_file
 
 PROGRESS_FORMAT = ("count-progress", 1)
 
@@ -247,12 +248,11 @@ def _blocks(
 
 def save_progress(path: Path, run: Mapping[str, Any], progress: Progress) -> None:
     """Write the progress file, whole or not at all."""
-    part = path.with_name(path.name + ".part")
     name, version = PROGRESS_FORMAT
     counts = progress.vector if isinstance(progress.vector, Counter) else progress.vector.tolist()
     state = vars(progress) | {"vector": counts}
-    write_json(part, {"format": name, "version": version, "run": run, "progress": state}, indent=None)
-    part.replace(path)
+    with new_file(path, replace=True) as part:
+        write_json(part, {"format": name, "version": version, "run": run, "progress": state}, indent=None)
 
 
 def load_progress(path: Path, run: Mapping[str, Any]) -> Progress | None:

@@ -82,15 +82,14 @@ def print_note(note: str) -> None:
     print(note, file=sys.stderr)
 
 
-def find_sources(corpus: Sequence[str], *, notes: Notes = print_note) -> list[Source]:
+def find_sources(corpus: Sequence[str | Path], *, notes: Notes = print_note) -> list[Source]:
     """Return the inputs that the arguments of a command line name, those of folders in the order of names.
 
     Hidden files of folders are passed over; notes hears of the others that no reader is known for. Raises
     UserError for what is missing, unknown, empty or given twice.
     """
     sources: list[Source] = []
-    for name in corpus:
-        path = Path(name)
+    for name, path in zip(map(str, corpus), map(Path, corpus), strict=True):
         if name == "-":
             sources.append(Source(name, STDIN, None, ""))
         elif name.startswith("hf:"):

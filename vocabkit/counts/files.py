@@ -14,7 +14,7 @@ import numpy as np
 
 from vocabkit.corpus.counting import Progress
 from vocabkit.errors import UserError
-from vocabkit.files import open_text, sha256_file
+from vocabkit.files import open_text, sha256_file, write_new_text
 
 COUNTS_FORMAT = ("token-counts", 1)
 
@@ -45,10 +45,7 @@ def write_counts(path: Path, progress: Progress, *, model: Path, corpus: Sequenc
         "tokens": int(progress.vector.sum()),
         "counts": {str(token_id): count for token_id, count in counts.items()},
     }
-    text = json.dumps(value, ensure_ascii=False)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(lzma.compress(text.encode()) if path.suffix == ".xz" else text.encode())
-    part.replace(path)
+    write_new_text(path, json.dumps(value, ensure_ascii=False))
 
 
 def read_counts(path: Path, *, tokenizer_sha256: str) -> tuple[dict[int, int], dict[str, Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabkit.checkpoint.shards import read_rows
-from vocabkit.corpus.lines import read_texts
+from vocabkit.corpus.lines import check_readable, read_texts
 from vocabkit.errors import UserError
 from vocabkit.files import SELF_TEST_TEXTS
 from vocabkit.gguf.files import GgufTensor
@@ -23,11 +23,12 @@ from vocabkit.verify.rows import aligned
 BLOCK = 4 << 20  # bytes compared at a time
 
 
-def verify_gguf(base: Path, model: Path, *, texts: Sequence[Path] | None = None) -> bool:
+def verify_gguf(base: Path, model: Path, *, texts: Sequence[str | Path] | None = None) -> bool:
     """Check MODEL beside BASE, print what was found; return whether all holds."""
+    paths = list(texts) if texts else [SELF_TEST_TEXTS]
+    check_readable(paths)
     source, edited = open_gguf(base), open_gguf(model)
     checks = check_gguf(source, edited)
-    paths = list(texts) if texts else [SELF_TEST_TEXTS]
     name = ", ".join(map(str, texts)) if texts else "the bundled texts"
     if not any(check.findings for check in checks):
         checks = [checks[0], check_texts(source, edited, read_texts(paths), name=name), *checks[1:]]

@@ -20,16 +20,22 @@ from vocabkit.checkpoint.folder import Folder, open_folder, without_gc
 from vocabkit.checkpoint.numbers import as_float32
 from vocabkit.checkpoint.shards import read_checkpoint
 from vocabkit.corpus import files as corpus_files
-from vocabkit.corpus.files import find_sources
-from vocabkit.corpus.lines import is_test, read_texts
+from vocabkit.corpus.lines import check_readable, held_out, lines_in_turns
 from vocabkit.errors import UserError
 from vocabkit.files import sha256_file, write_json
 from vocabkit.look.inits_report import BASE, as_json, draw_inits, in_words, table
 from vocabkit.look.plots import new_figure
-from vocabkit.rows.contexts import Context, TaughtContexts, counts_of, find_contexts, find_taught_contexts
+from vocabkit.outputs import new_file
+from vocabkit.rows.contexts import (
+    TEST_ONE_IN,
+    Context,
+    TaughtContexts,
+    counts_of,
+    find_contexts,
+    find_taught_contexts,
+)
 from vocabkit.rows.make import Origin, check_base, make_rows
 from vocabkit.rows.names import INITS
-from vocabkit.text.unicode import nfc
 from vocabkit.tokenizer.encoder import extended, load_encoder
 from vocabkit.vocab.new_tokens import make_tokens
 from vocabkit.vocab.word_list import DICTIONARY, WORDS, read_dictionary, read_words
@@ -60,7 +66,7 @@ def compare_inits(
     base: Path,
     model: Path,
     *,
-    texts: Sequence[Path] | None,
+    texts: Sequence[str | Path] | None,
     words: Path | None = None,
     num_words: int | None = None,
     inits: Sequence[str] = (),
@@ -86,7 +92,7 @@ def compare_inits(
     figure = new_figure(plot) if plot else None
     file = words or WORDS
     listed = read_words(file, count=num_words)[: num_words or NUM_WORDS]
-    corpora = find_sources([str(path) for path in texts])
+    corpora = check_readable(texts)
     with without_gc():
         sources = (open_folder(base), open_folder(model))
     check_base(sources[1], sources[0])
@@ -108,7 +114,7 @@ def compare_inits(
     sets = {init: rows_of_tensors(tensors, values) for init, values in stored.items()}
     first_new = max(sources[1].tokenizer.tokens) + 1
     reader = load_word_model(model, next(iter(sets.values())), first_new=first_new, dtype=dtype)
-    lines = [Line(*line) for line in _lines(sources[1], kept, texts)]
+    lines = [Line(*line) for line in _lines(sources[1], kept, corpora)]
     gaps = [gap_of(context) for context in contexts]
     results = measure_inits(reader, sets, base=BASE, gaps=gaps, lines=lines, seed=seed)
 
@@ -126,7 +132,10 @@ def compare_inits(
             "base": {"folder": str(base), "sha256": _fingerprints(base)},
             "model": {"folder": str(model), "sha256": _fingerprints(model)},
             "words": {"file": str(file), "sha256": sha256_file(file), "measured": kept},
-            "texts": {str(path): sha256_file(path) for path in _files(texts)},
+            "texts": {
+                source.name: sha256_file(Path(source.name)) if source.size is not None else None
+                for source in corpora
+            },
             "contexts_per_word": per_word,
             "seed": seed,
             "dtype": str(reader.model.dtype).removeprefix("torch."),
@@ -166,7 +175,7 @@ def _places(
 
 
 def _lines(
-    model: Folder, words: Sequence[str], texts: Sequence[Path]
+    model: Folder, words: Sequence[str], corpora: Sequence[corpus_files.Source]
 ) -> list[tuple[int, list[int], list[int]]]:
     """Return LINES lines of the part that is measured on, spread evenly: bytes, ids as old tokens, with new
     ones.
@@ -176,8 +185,8 @@ def _lines(
     new_encoder = extended(model.tokenizer, [token.content for token in tokens])
     rows = list(model.tokenizer.tokens)  # the extended tokenizer's ids → rows, which may have holes
     rows += [rows[-1] + 1 + at for at in range(len(words))]
-    lines = (nfc(line.strip()) for line in read_texts(list(texts), lines_per_text=1))
-    chosen = [line for line in dict.fromkeys(lines) if is_test(line)]
+    lines = dict.fromkeys(lines_in_turns(corpora, notes=lambda note: None))
+    chosen = [line for line in lines if held_out(line, one_in=TEST_ONE_IN)]
     chosen = chosen[:: max(1, len(chosen) // LINES)][:LINES]
     found = []
     for line in chosen:
@@ -193,7 +202,7 @@ def _rows(
     words: Sequence[str],
     inits: Sequence[str],
     *,
-    texts: Sequence[Path],
+    texts: Sequence[str | Path],
     dictionary: Path | None,
     seed: int,
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, str]]:
@@ -224,7 +233,7 @@ def _rows(
 
 
 def _taught(
-    model: Folder, words: Sequence[str], texts: Sequence[Path], scratch: Path, *, seed: int
+    model: Folder, words: Sequence[str], texts: Sequence[str | Path], scratch: Path, *, seed: int
 ) -> TaughtContexts:
     """Return what rows are distilled from: the part of the texts that nothing is measured on."""
     encoder = load_encoder(model.path)
@@ -250,20 +259,12 @@ def _dictionary(given: Path | None, words: Sequence[str]) -> dict[str, list[str]
     return known
 
 
-def _files(texts: Sequence[Path]) -> list[Path]:
-    found = []
-    for path in texts:
-        found += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return found
-
-
 def _fingerprints(folder: Path) -> dict[str, str]:
     files = [folder / "config.json", folder / "tokenizer.json", *read_checkpoint(folder).files]
     return {path.name: sha256_file(path) for path in files}
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:
-    part = path.with_name(path.name + ".part")
-    write_json(part, value)
-    part.rename(path)
+    with new_file(path) as part:
+        write_json(part, value)
     print(f"{path}: written")

@@ -19,10 +19,12 @@ from typing import Any
 from tqdm import tqdm
 
 from vocabkit.corpus.files import Source, find_sources, print_note
-from vocabkit.corpus.lines import is_test, lines_in_turns
+from vocabkit.corpus.lines import held_out, lines_in_turns
 from vocabkit.corpus.streams import Notes
 from vocabkit.errors import UserError
 from vocabkit.rows.names import DEFAULT, START
+
+TEST_ONE_IN = 4  # lines; the others are for training
 
 CONTEXTS_PER_WORD = 25  # to learn from
 
@@ -95,7 +97,7 @@ def find_contexts(
     lines = (
         line
         for line in lines_in_turns(sources, text_field=text_field, block_bytes=block_bytes, notes=notes)
-        if is_test(line) == (part == "test") and " " in line
+        if held_out(line, one_in=TEST_ONE_IN) == (part == "test") and " " in line
     )
     bar = tqdm(total=per_word * len(contents), desc="contexts", leave=False, disable=None)
     while missing and (batch := list(itertools.islice(lines, BATCH))):

@@ -41,6 +41,7 @@ from vocabkit.checkpoint.numbers import RowStats
 from vocabkit.errors import UserError
 from vocabkit.models.split_rows import clamp_norms_
 from vocabkit.models.word_model import Rows, WordModel, load_word_model
+from vocabkit.outputs import new_file
 from vocabkit.rows.contexts import Context
 from vocabkit.rows.lessons import Settings, Teacher
 
@@ -164,9 +165,10 @@ class Trainer:
         told = {"steps": self.done, "before": before}
         metadata = dict(zip(("format", "version"), STATE_FORMAT, strict=True))
         metadata |= {"run": run, "told": json.dumps(told)}
-        part = path.with_name(path.name + ".part")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata=metadata)
-        part.replace(path)
+        with new_file(path, replace=True) as part:
+            save_file(
+                {name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata=metadata
+            )
 
     @torch.no_grad()
     def resume(self, tensors: dict[str, torch.Tensor], told: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vocabkit.checkpoint.torch_bin import open_weights, with_bytes
-from vocabkit.corpus.lines import read_texts
+from vocabkit.corpus.lines import check_readable, read_texts
 from vocabkit.files import SELF_TEST_TEXTS
 from vocabkit.verify.check import print_checks, write_report
 from vocabkit.verify.edited import open_edited
@@ -19,7 +19,7 @@ from vocabkit.verify.tokenizer import check_tokenizer
 
 
 def verify_edit(
-    base: Path, model: Path, *, texts: Sequence[Path] | None = None, dtype: str | None = None
+    base: Path, model: Path, *, texts: Sequence[str | Path] | None = None, dtype: str | None = None
 ) -> bool:
     """Run checks 1 to 5 on MODEL beside BASE, print and record them; return whether all hold.
 
@@ -27,6 +27,7 @@ def verify_edit(
     reason.
     """
     paths = list(texts) if texts else [SELF_TEST_TEXTS]
+    check_readable(paths)
     name = ", ".join(str(path) for path in texts) if texts else "the bundled texts"
     edited = open_edited(base, model)
     with with_bytes(open_weights(base), model.parent) as checkpoint:

@@ -5,7 +5,6 @@ Reads the tokenizer files of a folder; writes the folder of lists, whole or not 
 
 import dataclasses
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from vocabkit.errors import UserError
-from vocabkit.files import DATA, read_json, read_json_object, write_json
+from vocabkit.files import (
+    DATA,
+    read_json,
+    read_json_object,
+    read_jsonl,
+    text_lines,
+    write_json,
+    write_jsonl,
+)
 from vocabkit.outputs import new_directory
 from vocabkit.text.languages import CATEGORIES
 from vocabkit.text.unicode import DEFAULT_SCRIPTS
@@ -136,9 +143,7 @@ def write_lists(
     for state, keep in (("kept", True), ("removed", False)):
         for category in CATEGORIES:
             rows = [d for d in listed if d.keep == keep and d.category == category]
-            lines = [json.dumps([d.text, d.id, d.count], ensure_ascii=False) + "\n" for d in rows]
-            path = folder / f"tokens_{state}__{category}.jsonl"
-            path.write_text("".join(lines), encoding="utf-8", newline="\n")
+            write_jsonl(folder / f"tokens_{state}__{category}.jsonl", ([d.text, d.id, d.count] for d in rows))
             numbers.setdefault(category, {})[state] = len(rows)
     reasons = Counter((d.keep, d.reason) for d in listed)
     summary = {
@@ -188,9 +193,8 @@ def read_keep(
                 )
             found = found or stated
         for file in _files_of(path):
-            content = _read_text(file)
-            digest.update(content.encode("utf-8"))
-            for where, token_id, row_text in _entries(file, content):
+            digest.update(_read_text(file).encode("utf-8"))
+            for where, token_id, row_text in _entries(file):
                 if token_id not in token_bytes:
                     raise UserError(
                         f"{where}: no token has id {token_id}, ids end at {max(token_bytes, default=-1)}: "
@@ -233,7 +237,7 @@ def _read_text(path: Path) -> str:
         raise UserError(f"{path}: byte {error.start} is not UTF-8 text; save the file as UTF-8") from None
 
 
-def _entries(path: Path, content: str) -> Iterator[tuple[str, int, str | None]]:
+def _entries(path: Path) -> Iterator[tuple[str, int, str | None]]:
     """Yield (file:line, id, token text or None) of a list; UserError for a line that is none."""
     if path.suffix == ".json":
         values = read_json(path)
@@ -245,15 +249,12 @@ def _entries(path: Path, content: str) -> Iterator[tuple[str, int, str | None]]:
         raise UserError(
             f"{path} has the ending {path.suffix!r}; lists are folders, .jsonl, .txt or .json files"
         )
-    # Not splitlines(): a token may hold U+2028 or another character that it takes for the end of a line.
-    lines = ((f"{path}:{number}", line) for number, line in enumerate(content.split("\n"), 1))
     if path.suffix == ".jsonl":
-        for where, line in lines:
-            if line and not line.isspace():
-                row_text, token_id = _parse_row(where, line)
-                yield where, token_id, row_text
+        for where, row in read_jsonl(path):
+            row_text, token_id = _checked_row(where, row)
+            yield where, token_id, row_text
         return
-    for where, line in lines:
+    for where, line in text_lines(path):
         line = line.partition("#")[0].strip()
         if line and not (line.isascii() and line.isdigit()):
             raise UserError(f"{where}: {line!r} is no token id; write one number per line")
@@ -265,15 +266,9 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _parse_row(where: str, line: str) -> tuple[str, int]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON ({error.msg}); mend or remove the line") from None
+def _checked_row(where: str, row: Any) -> tuple[str, int]:
     if not (isinstance(row, list) and len(row) == 3 and isinstance(row[0], str) and _is_id(row[1])):
-        raise UserError(
-            f'{where}: {line.strip()[:80]!r} is no row ["token", token_id, count]; mend or remove it'
-        )
+        raise UserError(f'{where}: {str(row)[:80]} is no row ["token", token_id, count]; mend or remove it')
     return row[0], row[1]
 
 

@@ -5,15 +5,13 @@ with "syllable"; a .txt file one word per line; both may be compressed (.xz, .gz
 that in which the words were picked.
 """
 
-import json
-import lzma
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from vocabkit.errors import UserError
-from vocabkit.files import DATA, open_text
-from vocabkit.text import unicode
+from vocabkit.files import DATA, read_jsonl, text_lines
 from vocabkit.text.unicode import nfc
 from vocabkit.tokenizer import bpe
 from vocabkit.vocab.new_tokens import CONTROL_SHAPE
@@ -49,33 +47,30 @@ def read_dictionary(path: Path) -> dict[str, list[str]]:
     Vietnamese, one pair each, as the dictionaries of WECHSEL have. UserError for a line of another shape.
     """
     found: dict[str, list[str]] = {}
-    is_jsonl = ".jsonl" in path.suffixes
-    with open_text(path) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            word: Any
-            if is_jsonl:
-                try:
-                    row = json.loads(line)
-                    word, equivalents = row["word"], row["en"]
-                except (json.JSONDecodeError, KeyError, TypeError):
-                    word, equivalents = None, None
-            else:
-                english, _, word = line.strip("\r\n").partition("\t")
-                equivalents = [english]
-            if not isinstance(word, str) or not word or not isinstance(equivalents, list):
-                raise UserError(
-                    f'{path}:{number} is neither a row such as {{"word": "thời▁gian", "en": ["time"]}} nor '
-                    "English TAB Vietnamese; mend or remove the line"
-                )
-            if not all(isinstance(equivalent, str) and equivalent.strip() for equivalent in equivalents):
-                raise UserError(f"{path}:{number} has an equivalent that is no word; mend or remove the line")
-            known = found.setdefault(unicode.nfc(word).replace("▁", " ").strip().lower(), [])
-            known += [e.strip() for e in equivalents if e.strip() not in known]
+    for where, word, equivalents in _pairs(path):
+        if not isinstance(word, str) or not word or not isinstance(equivalents, list):
+            raise UserError(
+                f'{where} is neither a row such as {{"word": "thời▁gian", "en": ["time"]}} nor '
+                "English TAB Vietnamese; mend or remove the line"
+            )
+        if not all(isinstance(equivalent, str) and equivalent.strip() for equivalent in equivalents):
+            raise UserError(f"{where} has an equivalent that is no word; mend or remove the line")
+        known = found.setdefault(nfc(word).replace("▁", " ").strip().lower(), [])
+        known += [e.strip() for e in equivalents if e.strip() not in known]
     if not found:
         raise UserError(f"{path} holds no pair of words; give another --dictionary")
     return found
+
+
+def _pairs(path: Path) -> Iterator[tuple[str, Any, Any]]:
+    """("FILE:LINE", word, equivalents) of each line of a dictionary; None for what a row does not have."""
+    if ".jsonl" in path.suffixes:
+        for where, row in read_jsonl(path):
+            yield where, *((row.get("word"), row.get("en")) if isinstance(row, dict) else (None, None))
+        return
+    for where, line in text_lines(path):
+        english, _, word = line.strip("\r\n").partition("\t")
+        yield where, word, [english]
 
 
 def is_syllable_row(row: object) -> bool:
@@ -88,29 +83,25 @@ def read_syllables(path: Path, *, count: int) -> list[bpe.Merge]:
 
     Raises UserError for a row of another shape, a syllable that is there twice, or fewer than count.
     """
-    made: dict[str, int] = {}
+    made: dict[str, str] = {}
     merges: list[bpe.Merge] = []
-    with open_text(path) as file:
-        for number, line in enumerate(file, 1):
-            if len(merges) == count or ".jsonl" not in path.suffixes:
-                break
-            row = json.loads(line) if line.strip() else None  # read_words has read the file already
-            if row is None or not is_syllable_row(row):
-                continue
-            try:
-                merge = bpe.parse_merge(row.get("merge"))
-            except ValueError:
-                raise UserError(
-                    f'{path}:{number} has no "merge" of two tokens; give rows such as '
-                    '{"syllable": " gian", "merge": ["Ġg", "ian"]}'
-                ) from None
-            token = "".join(merge)
-            if token in made:
-                raise UserError(
-                    f"{path}:{number} makes {token!r}, as line {made[token]} does; remove one of the two"
-                )
-            made[token] = number
-            merges.append(merge)
+    for where, row in read_jsonl(path) if ".jsonl" in path.suffixes else ():
+        if len(merges) == count:
+            break
+        if not is_syllable_row(row):
+            continue
+        try:
+            merge = bpe.parse_merge(row.get("merge"))
+        except ValueError:
+            raise UserError(
+                f'{where} has no "merge" of two tokens; give rows such as '
+                '{"syllable": " gian", "merge": ["Ġg", "ian"]}'
+            ) from None
+        token = "".join(merge)
+        if token in made:
+            raise UserError(f"{where} makes {token!r}, as line {made[token]} does; remove one of the two")
+        made[token] = where.rpartition(":")[2]
+        merges.append(merge)
     if len(merges) < count:
         raise UserError(
             f"--syllables is {count:,}, {path} has {len(merges):,} syllables; give at most as many, or "
@@ -125,21 +116,14 @@ def read_words(path: Path, *, count: int | None = None) -> list[str]:
     Raises UserError for a file of another shape, what is no word, a word that is there twice (in any Unicode
     form), or fewer words than count.
     """
-    words: dict[str, int] = {}
-    read_line = _reader(path)
-    with open_text(path) as file:
-        try:
-            for number, line in enumerate(file, 1):
-                if not line.strip() or is_syllable_row(found := read_line(line, number)):
-                    continue
-                word = _checked(found, where=f"{path}:{number}")
-                if word in words:
-                    raise UserError(
-                        f"{path}:{number} has {word!r}, as line {words[word]} does; remove one of the two"
-                    )
-                words[word] = number
-        except UnicodeDecodeError:
-            raise UserError(f"{path} is not UTF-8 text; convert it with iconv") from None
+    words: dict[str, str] = {}
+    for where, row in _rows(path):
+        if is_syllable_row(row):
+            continue
+        word = _checked(row.get("word") if isinstance(row, dict) else row, where=where)
+        if word in words:
+            raise UserError(f"{where} has {word!r}, as line {words[word]} does; remove one of the two")
+        words[word] = where.rpartition(":")[2]
     if not words and count != 0:
         raise UserError(f'{path} holds no word; give rows such as {{"word": "thời▁gian"}}')
     if count is not None and count > len(words):
@@ -153,29 +137,21 @@ def count_rows(path: Path, *, first: int | None = None) -> tuple[int, int]:
     Raises UserError as read_words() does.
     """
     read_words(path, count=0)  # what is wrong with it is said first
-    read_line = _reader(path)
-    with open_text(path) as file:
-        lines = [line for line in file if line.strip()][:first]
-    syllables = sum(is_syllable_row(read_line(line, 0)) for line in lines)
-    if not lines:
+    rows = [row for _, row in islice(_rows(path), first)]
+    if not rows:
         raise UserError(f'{path} holds no word; give rows such as {{"word": "thời▁gian"}}')
-    return len(lines) - syllables, syllables
+    syllables = sum(map(is_syllable_row, rows))
+    return len(rows) - syllables, syllables
 
 
-def _reader(path: Path) -> Callable[[str, int], object]:
+def _rows(path: Path) -> Iterator[tuple[str, object]]:
+    """("FILE:LINE", row) of a .jsonl file, ("FILE:LINE", word) of a .txt file."""
     if ".txt" in path.suffixes:
-        return lambda line, number: line.strip()
-    if ".jsonl" not in path.suffixes:
+        yield from ((where, line.strip()) for where, line in text_lines(path))
+    elif ".jsonl" in path.suffixes:
+        yield from read_jsonl(path)
+    else:
         raise UserError(f"{path} is neither .jsonl nor .txt, which is how a file of words must be named")
-
-    def read_row(line: str, number: int) -> object:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{number} is not JSON: {error.msg}; mend or remove the line") from None
-        return row if is_syllable_row(row) or not isinstance(row, dict) else row.get("word")
-
-    return read_row
 
 
 def _checked(word: object, *, where: str) -> str:
@@ -201,11 +177,3 @@ def text_of(word: str) -> str:
 
 
 JOINER = "▁"  # between the syllables of a word, in our files
-
-
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as JSON lines, whole or not at all; compressed if the name ends in .xz."""
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(lzma.compress(text.encode(), preset=9) if path.suffix == ".xz" else text.encode())
-    part.replace(path)

@@ -27,7 +27,7 @@ from typing import Any
 
 from vocabkit.corpus.counting import Progress, Sum, count_blocks, describe_run, processes
 from vocabkit.corpus.files import Source
-from vocabkit.corpus.lines import held_out
+from vocabkit.corpus.lines import HELD_OUT, held_out
 from vocabkit.errors import UserError
 from vocabkit.text.languages import is_english_word, is_vietnamese_syllable
 from vocabkit.tokenizer.bpe import text_for_people
@@ -112,7 +112,7 @@ class WordCounter:
         """Count these texts too; with training_only not their lines that are held out."""
         for text in texts:
             if self._training_only:
-                text = "\n".join(line for line in text.split("\n") if not held_out(line))
+                text = "\n".join(line for line in text.split("\n") if not held_out(line, one_in=HELD_OUT))
             self._sentences.update(sentences(text))
         if len(self._sentences) > self._max_entries:
             self._segment()

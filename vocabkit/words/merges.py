@@ -22,7 +22,7 @@ from typing import Any
 
 from vocabkit.corpus.counting import Progress, Sum, count_blocks, describe_run, processes
 from vocabkit.corpus.files import Source
-from vocabkit.corpus.lines import held_out
+from vocabkit.corpus.lines import HELD_OUT, held_out
 from vocabkit.counts.cuts import find_cuts
 from vocabkit.text.languages import is_syllable
 from vocabkit.tokenizer.encoder import QWEN2, encoded
@@ -59,7 +59,7 @@ class SplitCounter:
         """Count these texts too; with training_only not their lines that are held out."""
         for text in texts:
             if self._training_only:
-                text = "\n".join(line for line in text.split("\n") if not held_out(line))
+                text = "\n".join(line for line in text.split("\n") if not held_out(line, one_in=HELD_OUT))
             self._counts.update(self._split(text))
         if len(self._counts) > self._max_words:
             # Most words come once. What is dropped here is counted a little low.

@@ -21,7 +21,7 @@ from typing import Any
 
 from vocabkit.corpus.counting import Progress, Sum, count_blocks, describe_run, processes
 from vocabkit.corpus.files import Source
-from vocabkit.corpus.lines import held_out
+from vocabkit.corpus.lines import HELD_OUT, held_out
 from vocabkit.tokenizer.encoder import encoded
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson
 from vocabkit.vocab.word_list import content_of
@@ -107,7 +107,7 @@ class StretchCounter:
         """Count these texts too."""
         for text in texts:
             for line in text.split("\n"):
-                if not (self._training_only and held_out(line)):
+                if not (self._training_only and held_out(line, one_in=HELD_OUT)):
                     self._counts.update(self._matcher.stretches(line))
 
     def full(self) -> bool:

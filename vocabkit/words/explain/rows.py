@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabkit.errors import UserError
-from vocabkit.files import open_text
+from vocabkit.files import text_lines
 from vocabkit.text.unicode import nfc
 from vocabkit.vocab.word_list import text_of
 
@@ -210,15 +210,11 @@ class Unreadable:
 def read_rows(path: Path) -> list[Any]:
     """Return what each line of a file holds, Unreadable where it is no JSON; UserError if it is no text."""
     rows: list[Any] = []
-    with open_text(path) as file:
+    for _, line in text_lines(path):
         try:
-            for line in file:
-                try:
-                    rows.append(json.loads(line))
-                except json.JSONDecodeError as error:
-                    rows.append(Unreadable(f"is not JSON: {error.msg}, at character {error.pos + 1}"))
-        except UnicodeDecodeError:
-            raise UserError(f"{path} is not UTF-8 text; convert it with iconv") from None
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            rows.append(Unreadable(f"is not JSON: {error.msg}, at character {error.pos + 1}"))
     if not rows:
         raise UserError(f'{path} holds no row; give rows such as {{"word": "thời▁gian", "en": ["time"], …}}')
     return rows

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from vocabkit.errors import UserError
-from vocabkit.files import sha256_file
+from vocabkit.files import DATA, sha256_file, write_jsonl
 from vocabkit.outputs import check_new
 from vocabkit.vocab.word_list import text_of
 from vocabkit.words.explain.rows import check_rows, read_rows
 from vocabkit.words.explain.writer import ATTEMPTS, Writer, in_parallel
 
-WORDS, OUT = Path("data/vi_words_chosen.jsonl"), Path("data/vi_words_similarity.jsonl")
+WORDS, OUT = DATA / "vi_words_chosen.jsonl", DATA / "vi_words_similarity.jsonl"
 
 PROGRESS_FORMAT = ("vocabkit/similarity_progress", 1)
 
@@ -114,7 +114,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="ask an OpenAI-compatible server; -m says which tokens count (default: the model of -m writes)",
     )  # fmt: skip
     add("--model_name", metavar="NAME", help="the server's model (default: the only one it has)")
-    add("--words", type=Path, metavar="FILE", help=f".jsonl or .txt of words (default: {WORDS})")
+    add("--words", type=Path, metavar="FILE", help=f".jsonl or .txt of words (default: data/{WORDS.name})")
     add("--num_words", type=int, metavar="N", help="the first N of them (default: all)")
     add("--dictionary", type=Path, metavar="FILE", help="lines English TAB Vietnamese that the model is told")
     add("--timeout", type=float, default=600, metavar="SECONDS", help="of the server's answer (default: 600)")
@@ -184,7 +184,7 @@ def _check(path: Path, *, words: list[str] | None, encoder: Any | None) -> int:
 def _write(args: argparse.Namespace, model: Path | None, encoder: Any | None, words: list[str]) -> int:
     from tqdm import tqdm
 
-    from vocabkit.vocab.word_list import read_dictionary, write_rows
+    from vocabkit.vocab.word_list import read_dictionary
     from vocabkit.words.explain.server import ChatServer
 
     if model is None and not args.server:
@@ -218,7 +218,7 @@ def _write(args: argparse.Namespace, model: Path | None, encoder: Any | None, wo
     items = [progress.done[word] for word in words]
     rows, failed = [i["row"] for i in items if "row" in i], [i for i in items if "row" not in i]
     if rows:
-        write_rows(out, rows)
+        write_jsonl(out, rows)
     progress.discard()
     print(f"{out}: {len(rows):,} rows" if rows else f"no row is right, {out} is not written")
     if encoder is None:
