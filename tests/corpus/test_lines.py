@@ -8,7 +8,7 @@ from corpora import PACK, as_csv, as_jsonl, as_parquet, put, written
 from tiny import ROOT
 
 from vocabkit.corpus.files import find_sources
-from vocabkit.corpus.lines import check_readable, held_out, lines_in_turns, read_texts
+from vocabkit.corpus.lines import check_readable, held_out, lines_in_turns, read_texts, training_lines
 from vocabkit.errors import UserError
 
 CHAT = {"messages": [{"role": "user", "content": "bốn"}, {"role": "assistant", "content": "năm"}]}
@@ -132,3 +132,5 @@ def test_equal_lines_are_on_one_side():
     for one_in in (4, 10):
         assert sum(held_out(line, one_in=one_in) for line in lines) == pytest.approx(4000 / one_in, rel=0.1)
     assert not held_out("", one_in=4)
+    apart = [line for line in lines if held_out(line, one_in=10)]
+    assert training_lines("\n".join(lines)).split("\n") == [line for line in lines if line not in set(apart)]

@@ -9,6 +9,7 @@ from pathlib import Path
 import build
 import numpy as np
 import pytest
+from corpora import PACK, as_jsonl, put
 from tiny import ROOT, edit_json
 
 from vocabkit.checkpoint.folder import start_token
@@ -17,6 +18,7 @@ from vocabkit.edit.extend import extend_vocab
 from vocabkit.edit.trim import trim_vocab
 from vocabkit.errors import UserError
 from vocabkit.files import read_json, write_json
+from vocabkit.verify import ladder
 from vocabkit.verify.check import SHOWN
 from vocabkit.verify.edited import open_edited
 from vocabkit.verify.ladder import verify_edit
@@ -190,6 +192,17 @@ def test_texts_without_a_covered_one_prove_nothing(pair, tmp_path):
     (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match="nothing to measure"):
         verify_edit(source, out, texts=[tmp_path / "empty.jsonl"])
+
+
+def test_texts_are_all_that_a_corpus_may_be_and_are_looked_at_first(pair, tmp_path, monkeypatch):
+    source, out = pair
+    chat = [{"role": "user", "content": "Xin chào!"}, {"role": "assistant", "content": "Chào bạn."}]
+    path = put(tmp_path, "chats.jsonl.zst", PACK[".zst"](as_jsonl([{"messages": chat}] * 3)))
+    assert findings(source, out, path) == []
+    monkeypatch.setattr(ladder, "open_edited", None)
+    bad = put(tmp_path, "bad.jsonl", b'{"text": "x"}\n{"body": "y"}\n')
+    with pytest.raises(UserError, match='bad.jsonl:2: no "text"'):
+        verify_edit(source, out, texts=[bad])
 
 
 # Extended folders (tests/edit/test_extend.py has the clean ones)

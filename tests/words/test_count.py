@@ -160,11 +160,15 @@ def test_what_a_compound_is(word, good):
     assert is_compound(word.split(" ")) == good
 
 
-def test_held_out_lines_are_not_counted():
+def test_held_out_lines_are_not_counted(tiny, tmp_path):
     lines = [f"Các học sinh số {n}" for n in range(200)]
+    (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
     apart = sum(held_out(line, one_in=HELD_OUT) for line in lines)
     assert 5 < apart < 40
-    assert counted("\n".join(lines), training_only=True)[" học sinh"] == 200 - apart
+    options = {"progress_file": tmp_path / "p.json", "workers": 1, "training_only": True}
+    progress = count_words(tiny("qwen").path, find_sources([tmp_path / "a.txt"]), **options)
+    assert progress.vector[" học sinh"] == 200 - apart
+    assert progress.characters == len("\n".join(lines)), "of all that was read"
 
 
 # Rows and files

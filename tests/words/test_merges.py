@@ -136,10 +136,6 @@ def test_full_counters_forget_what_came_once():
     counter.add(["gian gian 12 , hàng"])
     counter.add(["một hai hai", "hai"])
     assert counter.take() == {" hai": 2} and counter.take() == {}
-    counter = SplitCounter(QWEN2, training_only=True)
-    lines = [f"Dòng {n}" for n in range(50)]
-    counter.add(["\n".join(lines)])
-    assert counter.take()["Dòng"] == sum(not held_out(line, one_in=HELD_OUT) for line in lines) < 50
 
 
 # Equal to a search without shortcuts
@@ -301,17 +297,16 @@ def test_unigram_has_no_merges_to_continue(tiny, tmp_path):
 RUN = """
 import functools, sys, time
 import build_vi_words
-from vocabkit import choose_words, corpus, count_corpus, syllables, words
+from vocabkit.corpus import counting, files
 
 if __name__ == "__main__":
-    corpus.DOCUMENT_BYTES = 4000  # several blocks a file, saved again and again
-    save = count_corpus.save_progress
+    files.DOCUMENT_BYTES = 4000  # several blocks a file, saved again and again
+    save = counting.save_progress
     def slowly(*args):
         save(*args)
         time.sleep(0.1)
-    count_corpus.save_progress = slowly
-    for module in (words, choose_words, syllables):
-        module.count_blocks = functools.partial(module.count_blocks, save_every=12_000)
+    counting.save_progress = slowly
+    counting.count = functools.partial(counting.count, save_every=12_000)
     sys.exit(build_vi_words.main(sys.argv[1:]))
 """
 

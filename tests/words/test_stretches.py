@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import build_vi_words
 from vocabkit.corpus.files import find_sources
-from vocabkit.corpus.lines import HELD_OUT, held_out, measured_lines
+from vocabkit.corpus.lines import HELD_OUT, held_out, measured_lines, training_lines
 from vocabkit.errors import UserError
-from vocabkit.text.languages import is_vietnamese_line
+from vocabkit.text.languages import is_vietnamese_text
 from vocabkit.text.unicode import nfc
 from vocabkit.tokenizer.encoder import extended, load_encoder
 from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
@@ -41,8 +41,8 @@ def lines(assets) -> list[str]:
 
 @pytest.fixture(scope="module")
 def rows(qwen, lines) -> list[dict]:
-    counter = WordCounter(training_only=True, phrases=True)
-    counter.add(lines)
+    counter = WordCounter(phrases=True)
+    counter.add([training_lines(line) for line in lines])
     forms = without_marks(counter.take(), phrases=True)
     return word_rows(forms, read_tokenizer_json(qwen), load_encoder(qwen), min_freq=4)
 
@@ -194,8 +194,11 @@ def _tokenizer(folder: Path):
 
 
 def test_vietnamese_lines():
-    assert is_vietnamese_line("A. Cán cân thương mại") and is_vietnamese_line("- Không!")
-    assert not any(map(is_vietnamese_line, ("", "12 + 5", "The cat sat on the mat", "def f(x): return x")))
+    assert is_vietnamese_text("A. Cán cân thương mại", share=0.5) and is_vietnamese_text(
+        "- Không!", share=0.5
+    )
+    others = ("", "12 + 5", "The cat sat on the mat", "def f(x): return x", "một two")
+    assert not any(is_vietnamese_text(line, share=0.5) for line in others)
 
 
 def test_curve(tiny):

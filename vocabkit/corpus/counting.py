@@ -2,11 +2,10 @@
 
 Reads the sources of corpus/files.py; writes a progress file every gigabyte or so. Threads read and
 decompress, one a source (decompressors release the interpreter's lock); each worker process
-(corpus/workers.py) parses blocks and counts what is in their texts with a counter of its own: a
-ChunkCounter, or another (words/count.py). A Total puts together what they have counted: a TokenCounter,
-which encodes, or a Sum. From time to time all workers hand over, and the total is saved with the position
-that every source had reached: what was counted after it is counted again after a crash, nothing twice and
-nothing never.
+(corpus/workers.py) parses blocks and counts what is in their texts with a counter of its own. A Total puts
+together what they have counted. From time to time all workers hand over, and the total is saved with the
+position that every source had reached: what was counted after it is counted again after a crash, nothing
+twice and nothing never.
 """
 
 import contextlib
@@ -82,30 +81,37 @@ def processes(workers: int | None) -> int:
     return max(1, workers or os.cpu_count() or 1)
 
 
-def count_blocks(
+def count(
     sources: Sequence[Source],
-    prepare: Callable[[], tuple[MakeCounter, Total]],
+    make_counter: MakeCounter,
     *,
-    preload: Sequence[str] = (),
-    run: Mapping[str, Any],
+    total: Total,
+    model: Path,
+    what: Mapping[str, Any],
     progress_file: Path,
+    training_only: bool | None = None,
     text_field: str | None = None,
     workers: int | None = None,
     max_bad: float = 0.001,
     save_every: int = SAVE_EVERY,
 ) -> Progress:
-    """Count a corpus with a counter that each worker makes; return the total, as count_corpus() does.
+    """Count a corpus with a counter that each worker makes; total puts their counts together.
 
-    prepare: returns what makes a counter, called in every worker, and what puts their counts together; runs
-    while the workers start and import the modules of preload. run: what must be the same for a progress file
-    to be continued (describe_run(), and more).
+    progress_file: written while counting, read if it exists and continues this very run (of the tokenizer of
+    this model, these sources, and of what is counted), left in place at the end (the caller removes it once
+    the result is saved). training_only: without the lines that are held out; None: nobody asks.
+    save_every: bytes of text. Raises UserError for unreadable sources, for a progress file of another run,
+    and once more than max_bad of the records are bad.
     """
+    run = {**describe_run(model, sources, text_field), **what}
+    if training_only is not None:
+        run["training_only"] = training_only
     earlier = load_progress(progress_file, run)
     if earlier:
         print(f"going on from {progress_file}: {earlier.documents:,} documents counted", file=sys.stderr)
         if earlier.is_complete():
             return earlier
-    count = processes(workers)
+    progress = earlier or Progress(total.take(), [0] * len(sources))
     known = [source.size for source in sources]
     bar = tqdm(
         total=sum(size or 0 for size in known) if all(known) else None, unit="B", unit_scale=True,
@@ -116,16 +122,37 @@ def count_blocks(
         progress.notes.append(text)
         bar.write(f"note: {text}", file=sys.stderr)
 
-    with Workers(count, text_field=text_field, preload=preload) as pool, bar:
-        make_counter, total = prepare()
-        pool.make(make_counter)
-        progress = earlier or Progress(total.take(), [0] * len(sources))
+    def take(counted: Counted) -> None:
+        progress.documents += counted.documents
+        progress.records += counted.records
+        progress.characters += counted.characters
+        progress.bad += counted.bad_count
+        for example in counted.bad[: SHOWN - len(progress.bad_examples)]:
+            progress.bad_examples.append(example)
+            bar.write(f"bad record: {example}", file=sys.stderr)
+        check_bad(progress, max_bad=max_bad, enough=ENOUGH)
+        if counted.taken is not None:
+            total.absorb(counted.taken)
+
+    def settle() -> None:
+        """Wait until every block that was handed out is counted, and collect the counts."""
+        for counted in pool.finish():
+            take(counted)
+        for taken in pool.take():
+            total.absorb(taken)
+        progress.vector += total.take()
+
+    workers = processes(workers)
+    with (
+        Workers(workers, make_counter, text_field=text_field, training_only=bool(training_only)) as pool,
+        bar,
+    ):
         bar.update(sum(s.size or 0 for s, at in zip(sources, progress.positions, strict=True) if at is None))
         since = 0
         read = [0] * len(sources)
-        for at, block in _blocks(sources, progress, text_field=text_field, readers=count, note=note):
+        for at, block in _blocks(sources, progress, text_field=text_field, readers=workers, note=note):
             for counted in pool.make_room():
-                _take(progress, counted, total, bar, max_bad=max_bad)
+                take(counted)
             if block is None:
                 progress.positions[at] = None
                 bar.update((sources[at].size or 0) - read[at])
@@ -136,10 +163,10 @@ def count_blocks(
             read[at] = block.bytes_read
             since += _size(block)
             if since >= save_every:
-                _settle(progress, pool, total, bar, max_bad=max_bad)
+                settle()
                 save_progress(progress_file, run, progress)
                 since = 0
-        _settle(progress, pool, total, bar, max_bad=max_bad)
+        settle()
         check_bad(progress, max_bad=max_bad)
         save_progress(progress_file, run, progress)
     return progress
@@ -157,28 +184,6 @@ def describe_run(model: Path, sources: Sequence[Source], text_field: str | None)
 def _size(block: Block) -> int:
     """Bytes of a block, roughly for rows."""
     return len(block.data) if isinstance(block.data, bytes) else sum(len(str(row)) for row in block.data)
-
-
-def _settle(progress: Progress, pool: Workers, total: Total, bar: Any, *, max_bad: float) -> None:
-    """Wait until every block that was handed out is counted, and collect the counts."""
-    for counted in pool.finish():
-        _take(progress, counted, total, bar, max_bad=max_bad)
-    for taken in pool.take():
-        total.absorb(taken)
-    progress.vector += total.take()
-
-
-def _take(progress: Progress, counted: Counted, total: Total, bar: Any, *, max_bad: float) -> None:
-    progress.documents += counted.documents
-    progress.records += counted.records
-    progress.characters += counted.characters
-    progress.bad += counted.bad_count
-    for example in counted.bad[: SHOWN - len(progress.bad_examples)]:
-        progress.bad_examples.append(example)
-        bar.write(f"bad record: {example}", file=sys.stderr)
-    check_bad(progress, max_bad=max_bad, enough=ENOUGH)
-    if counted.taken is not None:
-        total.absorb(counted.taken)
 
 
 def check_bad(progress: Progress, *, max_bad: float, enough: int = 1) -> None:

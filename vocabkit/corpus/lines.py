@@ -16,7 +16,7 @@ from vocabkit.corpus.files import Source, find_sources, parse_block, print_note,
 from vocabkit.corpus.records import JSONL, STDIN, TEXT
 from vocabkit.corpus.streams import Notes
 from vocabkit.errors import UserError
-from vocabkit.text.languages import is_vietnamese_line
+from vocabkit.text.languages import is_vietnamese_text
 
 TURN = 64  # lines of a source before it is the next one's turn
 
@@ -39,6 +39,11 @@ def held_out(line: str, *, one_in: int) -> bool:
     [True, False, True, False, False, False]
     """
     return zlib.crc32(line.encode("utf-8")) % one_in == 1  # 0 would be the empty line
+
+
+def training_lines(text: str) -> str:
+    """Return a text without the lines that are kept for measuring what was chosen on the others."""
+    return "\n".join(line for line in text.split("\n") if not held_out(line, one_in=HELD_OUT))
 
 
 def check_readable(texts: Sequence[str | Path]) -> list[Source]:
@@ -166,7 +171,7 @@ def measured_lines(
         for block in read_blocks(source, text_field=text_field, notes=_ignore):
             for text in parse_block(block, text_field=text_field)[0]:
                 for line in text.split("\n"):
-                    if take(line) and is_vietnamese_line(line):
+                    if take(line) and is_vietnamese_text(line, share=0.5):
                         found[line] += 1
                         size += len(line.encode("utf-8"))
             if size > MAX_BYTES:

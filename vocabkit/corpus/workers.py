@@ -3,17 +3,18 @@
 Reads and writes nothing: corpus/counting.py hands them blocks and asks for what they have counted.
 """
 
-import importlib
 import os
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import Any, Protocol
+from typing import Any
 
 from vocabkit.corpus.files import Block, parse_block
+from vocabkit.corpus.lines import training_lines
 from vocabkit.errors import UserError
 
 QUEUED = 2  # blocks waiting for each worker: one being parsed, one ready
@@ -21,12 +22,20 @@ QUEUED = 2  # blocks waiting for each worker: one being parsed, one ready
 SHOWN = 5  # bad records that are spelled out
 
 
-class CorpusCounter(Protocol):
+class CorpusCounter(ABC):
     """What counts in a worker: add() texts; take() what was counted and begin anew, at once if full()."""
 
-    def add(self, texts: Sequence[str]) -> None: ...
-    def full(self) -> bool: ...
-    def take(self) -> Any: ...
+    @abstractmethod
+    def add(self, texts: Sequence[str]) -> None:
+        """Count these texts too."""
+
+    def full(self) -> bool:
+        """Whether memory is used up: never, where add() keeps within its bounds."""
+        return False
+
+    @abstractmethod
+    def take(self) -> Any:
+        """Return what was counted so far; the counter starts from zero again."""
 
 
 MakeCounter = Callable[[], CorpusCounter]
@@ -47,24 +56,22 @@ class Counted:
 class Workers:
     """The processes, each behind an executor of its own, so that each can be asked for its counts."""
 
-    def __init__(self, count: int, *, text_field: str | None, preload: Sequence[str] = ()) -> None:
+    def __init__(
+        self, count: int, make_counter: MakeCounter, *, text_field: str | None, training_only: bool = False
+    ) -> None:
         # Not forked: reading threads may hold locks at that moment.
         self._pools = [
             ProcessPoolExecutor(
                 1,
                 mp_context=get_context("spawn"),
                 initializer=_start_worker,
-                initargs=(text_field,),
+                initargs=(text_field, training_only),
             )
             for _ in range(count)
         ]
-        for pool in self._pools:  # starts the process
-            pool.submit(_preload, preload)
         self._waiting: dict[Future[Counted], int] = {}
         self._load = [0] * count
-
-    def make(self, make_counter: MakeCounter) -> None:
-        """Have every process make its counter; handed over by pickling."""
+        # Here and not in the initializer, which could not say what is wrong.
         for future in [pool.submit(_make_counter, make_counter) for pool in self._pools]:
             _result(future)
 
@@ -121,17 +128,14 @@ _counter: CorpusCounter  # of this worker process
 
 _field: str | None
 
+_training_only: bool
 
-def _start_worker(text_field: str | None) -> None:
-    global _field
+
+def _start_worker(text_field: str | None, training_only: bool) -> None:
+    global _field, _training_only
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process a core already
-    _field = text_field
-
-
-def _preload(modules: Sequence[str]) -> None:
-    for module in modules:
-        importlib.import_module(module)
+    _field, _training_only = text_field, training_only
 
 
 def _make_counter(make_counter: MakeCounter) -> None:
@@ -141,7 +145,7 @@ def _make_counter(make_counter: MakeCounter) -> None:
 
 def _count_block(block: Block) -> Counted:
     texts, records, bad = parse_block(block, text_field=_field)
-    _counter.add(texts)
+    _counter.add([training_lines(text) for text in texts] if _training_only else texts)
     taken = _counter.take() if _counter.full() else None
     return Counted(len(texts), records, sum(map(len, texts)), bad[:SHOWN], len(bad), taken)
 

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from vocabkit.corpus.counting import SAVE_EVERY, Progress, Total, count_blocks, describe_run, processes
+from vocabkit.corpus.counting import Progress, count, processes
 from vocabkit.corpus.files import find_sources
-from vocabkit.corpus.workers import MakeCounter
+from vocabkit.corpus.workers import CorpusCounter
 from vocabkit.counts.cuts import Cutter, Recipe, read_recipe
 from vocabkit.tokenizer.bpe import BYTE_TO_CHAR
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson
@@ -118,7 +118,7 @@ class Parts:
     texts: list[str]  # documents that may not be cut
 
 
-class ChunkCounter:
+class ChunkCounter(CorpusCounter):
     """Cuts texts and counts the different parts. It knows of the tokenizer only what a Recipe says.
 
     Memory is bounded by max_entries chunks and as many words, if take() is called when full() says so.
@@ -324,35 +324,16 @@ def count_corpus(
     model: Path,
     corpus: Sequence[str],
     *,
-    progress_file: Path,
     tokenizer: TokenizerJson | None = None,
-    text_field: str | None = None,
     workers: int | None = None,
-    max_bad: float = 0.001,
-    save_every: int = SAVE_EVERY,
+    **options: Any,
 ) -> Progress:
-    """Count the tokens of a corpus with the tokenizer of a folder; return the counts.
+    """Count the tokens of a corpus with the tokenizer of a folder; options: as for corpus/counting.count().
 
-    progress_file: written while counting, read if it exists and continues this very run, left in place at
-    the end (the caller removes it once the result is saved). tokenizer: the folder's, where it has been read
-    already. Raises UserError for unreadable sources, for a progress file of another run, and once more than
-    max_bad of the records are bad.
+    tokenizer: the folder's, where it has been read already.
     """
+    workers = processes(workers)
+    total = TokenCounter(model, tokenizer=tokenizer, max_entries=ENTRIES)
+    make_counter = functools.partial(ChunkCounter, total.recipe, max_entries=ENTRIES // workers)
     sources = find_sources(corpus)
-    count = processes(workers)
-
-    def prepare() -> tuple[MakeCounter, Total]:
-        total = TokenCounter(model, tokenizer=tokenizer, max_entries=ENTRIES)
-        return functools.partial(ChunkCounter, total.recipe, max_entries=ENTRIES // count), total
-
-    return count_blocks(
-        sources,
-        prepare,
-        preload=("vocabkit.counts.tokens", "pyarrow.compute"),
-        run=describe_run(model, sources, text_field),
-        progress_file=progress_file,
-        text_field=text_field,
-        workers=count,
-        max_bad=max_bad,
-        save_every=save_every,
-    )
+    return count(sources, make_counter, total=total, model=model, what={}, workers=workers, **options)

@@ -25,11 +25,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vocabkit.corpus.counting import Progress, Sum, count_blocks, describe_run, processes
+from vocabkit.corpus import counting
 from vocabkit.corpus.files import Source
-from vocabkit.corpus.lines import HELD_OUT, held_out
+from vocabkit.corpus.workers import CorpusCounter
 from vocabkit.errors import UserError
-from vocabkit.text.languages import is_english_word, is_vietnamese_syllable
+from vocabkit.text.languages import is_english_word, is_syllable
 from vocabkit.tokenizer.bpe import text_for_people
 from vocabkit.tokenizer.encoder import encoded
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson
@@ -70,17 +70,13 @@ def is_compound(syllables: Sequence[str], dictionary: frozenset[str] | set[str] 
     >>> is_compound(["to", "go"]), is_compound(["con", "tin"], {"con tin"}), is_compound(["Cả", "A"])
     (False, True, False)
     """
-    if len(syllables) < 2 or not all(map(_is_syllable, syllables)):
+    if len(syllables) < 2 or not all(map(is_syllable, syllables)):
         return False
     word = " ".join(syllables)
     return not word.isascii() or word.lower() in dictionary or not all(map(is_english_word, syllables))
 
 
-def _is_syllable(syllable: str) -> bool:
-    return is_vietnamese_syllable(syllable) and not (len(syllable) == 1 and syllable.isupper())
-
-
-class WordCounter:
+class WordCounter(CorpusCounter):
     """Counts compound words by form: the character before the word, then the word with spaces.
 
     >>> counter = WordCounter()
@@ -92,7 +88,6 @@ class WordCounter:
     def __init__(
         self,
         *,
-        training_only: bool = False,
         phrases: bool = False,
         max_entries: int = SENTENCES,
         max_forms: int = MAX_FORMS,
@@ -100,7 +95,6 @@ class WordCounter:
         from vocabkit.words.segment import Segmenter
 
         self._segmenter = Segmenter()
-        self._training_only = training_only
         self._longest = PHRASE_WORDS if phrases else 1
         self._max_entries, self._max_forms = max_entries, max_forms
         self._sentences: Counter[str] = Counter()
@@ -109,17 +103,11 @@ class WordCounter:
         self._good: list[bool] = []  # of each syllable of the segmenter: whether a word may hold it
 
     def add(self, texts: Sequence[str]) -> None:
-        """Count these texts too; with training_only not their lines that are held out."""
+        """Count these texts too."""
         for text in texts:
-            if self._training_only:
-                text = "\n".join(line for line in text.split("\n") if not held_out(line, one_in=HELD_OUT))
             self._sentences.update(sentences(text))
         if len(self._sentences) > self._max_entries:
             self._segment()
-
-    def full(self) -> bool:
-        """Say whether memory is used up: never, add() keeps within its bounds."""
-        return False
 
     def take(self) -> Counter[str]:
         """Return the counts so far; the counter starts from zero again."""
@@ -152,7 +140,7 @@ class WordCounter:
         if not size:
             return
         known = self._good
-        known.extend(map(_is_syllable, self._segmenter.syllables[len(known) :]))
+        known.extend(map(is_syllable, self._segmenter.syllables[len(known) :]))
         begins = np.append(np.flatnonzero(~found.joined), size)  # of words, and the end
         times = np.repeat(np.array(counts), np.diff(found.starts))
         inside = np.array(known)[found.syllables] & (found.spaced | ~found.joined)
@@ -198,34 +186,25 @@ def count_words(
     model: Path,
     sources: Sequence[Source],
     *,
-    progress_file: Path,
-    training_only: bool = False,
     phrases: bool = False,
-    text_field: str | None = None,
+    training_only: bool = False,
     workers: int | None = None,
     **options: Any,
-) -> Progress:
-    """Count the compound words of a corpus, on all cores, resumed after a kill (see corpus/counting.py).
+) -> counting.Progress:
+    """Count the compound words of a corpus, and phrases if asked; options: as for corpus/counting.count().
 
-    progress.vector: Counter of forms, see WordCounter. training_only: without the lines that are held_out().
-    phrases: these too.
+    progress.vector: Counter of forms, see WordCounter.
     """
-    count = processes(workers)
-    what = {"training_only": training_only, "phrases": phrases}
-    make_counter = functools.partial(
-        WordCounter,
-        training_only=training_only,
-        phrases=phrases,
-        max_entries=SENTENCES // count,
-        max_forms=MAX_FORMS // count,
-    )
-    return count_blocks(
+    workers = counting.processes(workers)
+    limits = {"max_entries": SENTENCES // workers, "max_forms": MAX_FORMS // workers}
+    return counting.count(
         sources,
-        lambda: (make_counter, Sum()),
-        run=describe_run(model, sources, text_field) | {"counts": "words", **what},
-        progress_file=progress_file,
-        text_field=text_field,
-        workers=count,
+        functools.partial(WordCounter, phrases=phrases, **limits),
+        total=counting.Sum(),
+        model=model,
+        what={"counts": "words", "phrases": phrases},
+        training_only=training_only,
+        workers=workers,
         **options,
     )
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vocabkit.corpus.counting import Progress, Sum, count_blocks, describe_run, processes
+from vocabkit.corpus import counting
 from vocabkit.corpus.files import Source
-from vocabkit.corpus.lines import HELD_OUT, held_out
+from vocabkit.corpus.workers import CorpusCounter
 from vocabkit.counts.cuts import find_cuts
 from vocabkit.text.languages import is_syllable
 from vocabkit.tokenizer.encoder import QWEN2, encoded
@@ -39,7 +39,7 @@ def split_pattern(tokenizer: TokenizerJson, encoder: Any) -> str:
     return (cuts and cuts.words) or QWEN2
 
 
-class SplitCounter:
+class SplitCounter(CorpusCounter):
     """Counts the words with a letter that a tokenizer splits text into, as they stand: " gian", "(gian".
 
     >>> counter = SplitCounter(QWEN2)
@@ -48,26 +48,20 @@ class SplitCounter:
     [(' gian', 2), ('thời', 1)]
     """
 
-    def __init__(self, pattern: str, *, training_only: bool = False, max_words: int = MAX_WORDS) -> None:
+    def __init__(self, pattern: str, *, max_words: int = MAX_WORDS) -> None:
         import regex
 
         self._split = regex.compile(pattern).findall
-        self._training_only, self._max_words = training_only, max_words
+        self._max_words = max_words
         self._counts: Counter[str] = Counter()
 
     def add(self, texts: Sequence[str]) -> None:
-        """Count these texts too; with training_only not their lines that are held out."""
+        """Count these texts too."""
         for text in texts:
-            if self._training_only:
-                text = "\n".join(line for line in text.split("\n") if not held_out(line, one_in=HELD_OUT))
             self._counts.update(self._split(text))
         if len(self._counts) > self._max_words:
             # Most words come once. What is dropped here is counted a little low.
             self._counts = Counter({word: count for word, count in self._counts.items() if count > 1})
-
-    def full(self) -> bool:
-        """Say whether memory is used up: never, rare words are dropped instead."""
-        return False
 
     def take(self) -> Counter[str]:
         """Return the counts so far; the counter starts from zero again."""
@@ -81,28 +75,20 @@ def count_splits(
     sources: Sequence[Source],
     pattern: str,
     *,
-    progress_file: Path,
     training_only: bool = False,
-    text_field: str | None = None,
     workers: int | None = None,
     **options: Any,
-) -> Progress:
+) -> counting.Progress:
     """Count the words that a tokenizer splits a corpus into, as count_words() does."""
-    count = processes(workers)
-    digest = hashlib.sha256(pattern.encode("utf-8")).hexdigest()
-    run = {"counts": "splits", "training_only": training_only, "pattern_sha256": digest}
-    return count_blocks(
+    workers = counting.processes(workers)
+    return counting.count(
         sources,
-        lambda: (
-            functools.partial(
-                SplitCounter, pattern, training_only=training_only, max_words=MAX_WORDS // count
-            ),
-            Sum(),
-        ),
-        run=describe_run(model, sources, text_field) | run,
-        progress_file=progress_file,
-        text_field=text_field,
-        workers=count,
+        functools.partial(SplitCounter, pattern, max_words=MAX_WORDS // workers),
+        total=counting.Sum(),
+        model=model,
+        what={"counts": "splits", "pattern_sha256": hashlib.sha256(pattern.encode("utf-8")).hexdigest()},
+        training_only=training_only,
+        workers=workers,
         **options,
     )
 
@@ -163,7 +149,7 @@ class Splits:
             self.tokens.append(encoding.ids)
             self.counts.append(0)
             self._total.append(0)
-            self._is_syllable.append(is_syllable(word))
+            self._is_syllable.append(is_syllable(word if word[:1].isalpha() else word[1:]))
             self._index(len(self.tokens) - 1)
 
     def words(self, text: str) -> list[int]:

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vocabkit.corpus.counting import Progress, Sum, count_blocks, describe_run, processes
+from vocabkit.corpus import counting
 from vocabkit.corpus.files import Source
-from vocabkit.corpus.lines import HELD_OUT, held_out
+from vocabkit.corpus.workers import CorpusCounter
 from vocabkit.tokenizer.encoder import encoded
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson
 from vocabkit.vocab.word_list import content_of
@@ -95,24 +95,18 @@ class Matcher:
         return found
 
 
-class StretchCounter:
-    """Counts stretches of text, see Matcher.stretches; of lines that are not held out, if training_only."""
+class StretchCounter(CorpusCounter):
+    """Counts stretches of text, see Matcher.stretches. They repeat themselves: no memory is used up."""
 
-    def __init__(self, contents: Sequence[str], *, training_only: bool = False) -> None:
+    def __init__(self, contents: Sequence[str]) -> None:
         self._matcher = Matcher(contents)
-        self._training_only = training_only
         self._counts: Counter[str] = Counter()
 
     def add(self, texts: Sequence[str]) -> None:
         """Count these texts too."""
         for text in texts:
             for line in text.split("\n"):
-                if not (self._training_only and held_out(line, one_in=HELD_OUT)):
-                    self._counts.update(self._matcher.stretches(line))
-
-    def full(self) -> bool:
-        """Say whether memory is used up: never asked for, stretches repeat themselves."""
-        return False
+                self._counts.update(self._matcher.stretches(line))
 
     def take(self) -> Counter[str]:
         """Return the counts so far; the counter starts from zero again."""
@@ -125,22 +119,18 @@ def count_stretches(
     sources: Sequence[Source],
     contents: Sequence[str],
     *,
-    progress_file: Path,
     training_only: bool = False,
-    text_field: str | None = None,
-    workers: int | None = None,
     **options: Any,
-) -> Progress:
+) -> counting.Progress:
     """Count the stretches of a corpus that these words cover, as count_words() does."""
     words = hashlib.sha256("".join(contents).encode("utf-8")).hexdigest()
-    run = {"counts": "stretches", "training_only": training_only, "words_sha256": words}
-    return count_blocks(
+    return counting.count(
         sources,
-        lambda: (functools.partial(StretchCounter, contents, training_only=training_only), Sum()),
-        run=describe_run(model, sources, text_field) | run,
-        progress_file=progress_file,
-        text_field=text_field,
-        workers=processes(workers),
+        functools.partial(StretchCounter, contents),
+        total=counting.Sum(),
+        model=model,
+        what={"counts": "stretches", "words_sha256": words},
+        training_only=training_only,
         **options,
     )
 

@@ -9,7 +9,6 @@ Rows of data/vi_words_similarity.jsonl ({"word", "examples", "examples_en"}) giv
 example, and of each that has a translation a pair. Reads and writes no file. Standard library only.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,7 @@ from vocabkit.corpus.records import (
     text_of_row,
     texts_of_messages,
 )
-from vocabkit.text.languages import is_vietnamese_syllable
+from vocabkit.text.languages import is_vietnamese_text
 
 KINDS = BILINGUAL, VIETNAMESE, ENGLISH, INSTRUCTION = ("bilingual", "vietnamese", "english", "instruction")
 
@@ -44,9 +43,7 @@ ROLES = {
 
 WORDS_LOOKED_AT = 400  # of a text, to tell its language
 
-VIETNAMESE_SHARE = 0.6  # of a text's words; English ones have about a fifth (an, do, to, the …)
-
-_WORD = re.compile(r"[^\W\d_]+")
+VIETNAMESE_SHARE = 0.6  # of a text's words; more are Vietnamese
 
 
 @dataclass(frozen=True)
@@ -65,11 +62,9 @@ def language_of(text: str) -> str:
     >>> language_of("Hôm nay trời đẹp quá."), language_of("To be, or not to be."), language_of("x = 1")
     ('vietnamese', 'english', 'english')
     """
-    words = _WORD.findall(text[: 16 * WORDS_LOOKED_AT])[:WORDS_LOOKED_AT]
-    if not words or text.isascii():
+    if text.isascii() or not is_vietnamese_text(text, share=VIETNAMESE_SHARE, first=WORDS_LOOKED_AT):
         return ENGLISH
-    share = sum(map(is_vietnamese_syllable, words)) / len(words)
-    return VIETNAMESE if share >= VIETNAMESE_SHARE else ENGLISH
+    return VIETNAMESE
 
 
 def samples_of(row: Any, *, text_field: str | None, swap: bool = False) -> list[Sample]:
