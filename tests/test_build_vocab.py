@@ -179,6 +179,7 @@ def test_the_default_folder_is_named_after_the_tokenizer_and_the_thresholds(
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["model__2__50"]
 
 
+@pytest.mark.slow
 def test_datatrove_counts_the_same_and_runs_a_failed_task_again(model, tmp_path):
     pytest.importorskip("datatrove", reason="pip install datatrove")
     folder = tmp_path / "corpus"

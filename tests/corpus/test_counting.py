@@ -107,6 +107,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_counts_the_same(assets, tmp_path):
     """SIGKILL between two savings, on real text: nothing is counted twice, nothing is lost."""
     folder, path = assets / "tokenizers" / "qwen2.5-instruct", tmp_path / "p.json"

@@ -1,24 +1,23 @@
-"""Compound words of a corpus: segmented as pyvi does, counted as they stand, rows, resumed runs."""
+"""vocabkit/words/count.py: compound words counted as they stand, rows, resumed runs."""
 
 import json
 import lzma
-import math
-import random
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from tiny import ROOT
+from tokenizers import Tokenizer
 
 import build_vi_words
 from vocabkit.corpus import counting
 from vocabkit.corpus.counting import save_progress
 from vocabkit.corpus.files import find_sources
-from vocabkit.corpus.lines import HELD_OUT, held_out
 from vocabkit.errors import UserError
 from vocabkit.tokenizer.encoder import load_encoder
 from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
-from vocabkit.words.count import WordCounter, count_words, is_compound, sentences, word_rows
-from vocabkit.words.segment import Segmenter, read_crf
+from vocabkit.words.count import WordCounter, count_words, is_compound, word_rows
+from vocabkit.words.segment import Segmenter
 
 TEXT = (
     "Thời gian trôi nhanh. Thời gian là vàng bạc, học sinh cần học tập!\n"
@@ -26,91 +25,10 @@ TEXT = (
 )
 
 
-@pytest.fixture(scope="module")
-def segmenter() -> Segmenter:
-    return Segmenter()
-
-
 def counted(text: str, **options) -> Counter[str]:
     counter = WordCounter(**options)
     counter.add([text])
     return counter.take()
-
-
-# Segmentation
-
-
-def test_segmentation_equals_pyvi_on_the_corpora(assets, segmenter):
-    from pyvi.ViTokenizer import ViTokenizer
-
-    texts = {
-        sentence
-        for path in sorted((assets / "corpora").glob("[ve]*/*.t[xs][tv]"))
-        for sentence in sentences(path.read_text(encoding="utf-8"))
-    }
-    sample = random.Random(1).sample(sorted(texts), 2500)
-    sample = [segmenter._pyvi.sylabelize(text)[0] for text in sample]  # NFC, as the corpus reader gives them
-    found = segmenter.tokenize(sample)
-    for text, ours, theirs in zip(sample, found, map(ViTokenizer.tokenize, sample), strict=True):
-        assert ours == theirs, text
-
-
-STRANGE = [
-    *(
-        "",
-        " ",
-        "  a",
-        "\t",
-        "_",
-        "ǅ",
-        "…",
-        "Học\tsinh",
-        "học\u00a0sinh",
-        "q\u0300uan",
-        "Việt Nam",
-        "việt  nam",
-    ),
-    *("v.v...", "A.B. C", "-> x ==> y", "http://a.b/c d", "a@b.cd", "1.000,5 đồng", "x_y học_sinh", "TP.HCM"),
-]
-
-
-def test_segmentation_equals_pyvi_on_strange_sentences(segmenter):
-    """One by one and side by side: sentences do not touch each other in a batch."""
-    from pyvi.ViTokenizer import ViTokenizer
-
-    choose = random.Random(2).choices
-    texts = STRANGE + [" ".join(choose(STRANGE, k=6)) for _ in range(300)]
-    expected = [ViTokenizer.tokenize(text) for text in texts]
-    assert segmenter.tokenize(texts) == expected
-    assert [segmenter.tokenize([text])[0] for text in texts] == expected
-    assert segmenter.tokenize([]) == []
-
-
-def test_weights_are_those_of_the_tagger(segmenter):
-    tagger = segmenter._pyvi.model.tagger_
-    with open(segmenter._pyvi.model.modelfile.name, "rb") as file:
-        weights = read_crf(file.read())
-    for name, (outside, inside) in list(weights.states.items())[:: len(weights.states) // 50]:
-        tagger.set([{name: 1.0}])
-        share = tagger.probability(["I_W"])
-        assert math.isclose(math.log(share / (1 - share)), inside - outside, abs_tol=1e-9)
-
-
-@pytest.mark.parametrize("data", [b"", b"lCRF", b"\0" * 100])
-def test_a_model_of_another_form_is_one_line(data):
-    with pytest.raises(UserError, match="unknown form.*constraints.txt"):
-        read_crf(data)
-
-
-def test_a_pyvi_that_segments_otherwise_is_refused(monkeypatch):
-    from pyvi.ViTokenizer import ViTokenizer
-
-    monkeypatch.setattr(ViTokenizer, "tokenize", staticmethod(lambda text: text))
-    with pytest.raises(UserError, match="segments otherwise"):
-        Segmenter()
-
-
-# Counting
 
 
 def test_forms_are_counted_as_they_stand():
@@ -160,20 +78,6 @@ def test_what_a_compound_is(word, good):
     assert is_compound(word.split(" ")) == good
 
 
-def test_held_out_lines_are_not_counted(tiny, tmp_path):
-    lines = [f"Các học sinh số {n}" for n in range(200)]
-    (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
-    apart = sum(held_out(line, one_in=HELD_OUT) for line in lines)
-    assert 5 < apart < 40
-    options = {"progress_file": tmp_path / "p.json", "workers": 1, "training_only": True}
-    progress = count_words(tiny("qwen").path, find_sources([tmp_path / "a.txt"]), **options)
-    assert progress.vector[" học sinh"] == 200 - apart
-    assert progress.characters == len("\n".join(lines)), "of all that was read"
-
-
-# Rows and files
-
-
 def test_rows(assets):
     folder = assets / "tokenizers" / "qwen2.5-instruct"
     forms = {" thời gian": 7, "\nthời gian": 9, " Tại sao": 7, " có thể": 20, " hiếm hoi": 1}
@@ -191,7 +95,6 @@ def test_rows(assets):
 
 
 def test_words_of_one_token_are_left_out(tiny):
-    from tokenizers import Tokenizer
 
     folder = tiny("qwen").path
     encoder = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -217,6 +120,7 @@ def write_corpus(folder: Path) -> list[str]:
     return [str(folder)]
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_goes_on_to_the_same_counts(tiny, tmp_path, monkeypatch):
     """Stopped after its second saving; every file has several blocks."""
     monkeypatch.setattr("vocabkit.corpus.files.DOCUMENT_BYTES", 4000)
@@ -255,6 +159,16 @@ def test_the_command_writes_the_list(tiny, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "impact.jsonl.xz"]
     with pytest.raises(UserError, match="already exists"):
         build_vi_words.main(argv)
+
+
+def test_bundled_data_are_found_from_any_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    bundled = ROOT / "data" / "vi_words_similarity.jsonl"
+    assert build_vi_words.main(["--check_similarity", str(bundled), "--num_words", "5"]) == 1, "too many rows"
+    assert "5 of 5 words have a row" in capsys.readouterr().out
+    with pytest.raises(UserError, match=f"{ROOT}/data/vi_words_chosen.jsonl already exists"):
+        build_vi_words.main(["-m", str(tmp_path), "a.txt", "--choose", "5"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_corpus_without_vietnamese_is_one_line(tiny, tmp_path):

@@ -1,4 +1,4 @@
-"""Choosing words: worked by hand, overlap-free, and what is promised is what the real tokenizer saves."""
+"""vocabkit/words/stretches.py: stretches and savings by hand, and what any list saves on real text."""
 
 import functools
 import json
@@ -7,22 +7,21 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from choosing import savings_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import build_vi_words
 from vocabkit.corpus.files import find_sources
 from vocabkit.corpus.lines import HELD_OUT, held_out, measured_lines, training_lines
-from vocabkit.errors import UserError
-from vocabkit.text.languages import is_vietnamese_text
 from vocabkit.text.unicode import nfc
 from vocabkit.tokenizer.encoder import extended, load_encoder
 from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
 from vocabkit.vocab.word_list import new_token
 from vocabkit.words.choose import Choice, choose, chosen_rows
 from vocabkit.words.count import WordCounter, without_marks, word_rows
-from vocabkit.words.curve import count_tokens, measure_curve
-from vocabkit.words.stretches import Compatible, Matcher, Savings, StretchCounter, candidates
+from vocabkit.words.curve import count_tokens
+from vocabkit.words.stretches import Compatible, Matcher, candidates
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +44,6 @@ def rows(qwen, lines) -> list[dict]:
     counter.add([training_lines(line) for line in lines])
     forms = without_marks(counter.take(), phrases=True)
     return word_rows(forms, read_tokenizer_json(qwen), load_encoder(qwen), min_freq=4)
-
-
-def savings_of(contents: list[str], texts: list[str], encoder) -> Savings:
-    counter = StretchCounter(contents)
-    counter.add(texts)
-    return Savings(contents, counter.take(), encoder)
-
-
-# By hand
 
 
 def test_stretches():
@@ -119,9 +109,6 @@ def test_what_overlaps():
         assert compatible.fits(content), content
 
 
-# Promises
-
-
 def overlapping(contents: list[str]) -> list[tuple[str, str]]:
     """Pairs whose first has a proper ending, from a syllable on, that begins the second and goes on there."""
     begins: dict[str, str] = {
@@ -135,6 +122,7 @@ def overlapping(contents: list[str]) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.slow
 def test_the_list_is_overlap_free_and_saves_what_it_says(qwen, rows, lines):
     """On text that was not chosen on, to the token, with the real tokenizer."""
     tokenizer = read_tokenizer_json(qwen)
@@ -155,7 +143,7 @@ def test_the_list_is_overlap_free_and_saves_what_it_says(qwen, rows, lines):
     assert predicted < sum(saved)
 
 
-@settings(max_examples=min(12, settings().max_examples))  # each loads a tokenizer
+@settings(max_examples=min(6, settings().max_examples))  # each loads a tokenizer
 @given(seed=st.integers(0, 10**6))
 def test_any_list_saves_what_it_says(seed, qwen, lines, rows):
     """Overlapping words, false hits, odd spaces: leftmost-longest, as the library does."""
@@ -190,55 +178,7 @@ def _tokenizer(folder: Path):
     return _CACHE["tokenizer"]
 
 
-# Measuring
-
-
-def test_vietnamese_lines():
-    assert is_vietnamese_text("A. Cán cân thương mại", share=0.5) and is_vietnamese_text(
-        "- Không!", share=0.5
-    )
-    others = ("", "12 + 5", "The cat sat on the mat", "def f(x): return x", "một two")
-    assert not any(is_vietnamese_text(line, share=0.5) for line in others)
-
-
-def test_curve(tiny):
-    folder = tiny("qwen").path
-    lines = Counter({"Các học sinh đi chơi.": 2, "Bao học sinh?": 1})
-    tokenizer = read_tokenizer_json(folder)
-    impact = [" đi chơi", " học sinh"]
-    curve = measure_curve(tokenizer, lines, chosen=[" học sinh"], impact=impact)
-    sizes = [
-        len(load_encoder(folder).encode(text, add_special_tokens=False).ids)
-        for text in (" học sinh", *impact)
-    ]
-    assert curve.numbers == [1] and curve.syllables == [0] and "syllables" not in curve.table()
-    assert curve.saved["chosen"] == [3 * (sizes[0] - 1)] and curve.saved["impact"] == [2 * (sizes[1] - 1)]
-    assert "chosen" in curve.table() and curve.table().count("%") == 3
-
-
-def test_nothing_to_measure_on_is_one_line(tmp_path):
-    (tmp_path / "en.txt").write_text("All the world's a stage\n", encoding="utf-8")
-    with pytest.raises(UserError, match="no Vietnamese line to measure on"):
-        measured_lines(find_sources([str(tmp_path)]), take=lambda line: True)
-
-
-def test_choose_on_the_command_line(tiny, tmp_path, capsys):
-    lines = [f"{n} học sinh chọn công nghệ thông tin và tất cả các học sinh đi chơi." for n in range(120)]
-    (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
-    out, plot = tmp_path / "chosen.jsonl", tmp_path / "curve.png"
-    argv = ["-m", str(tiny("qwen").path), str(tmp_path / "a.txt"), "--choose", "3", "--workers", "1", "-o"]
-    assert build_vi_words.main([*argv, str(out), "--phrases", "--plot", str(plot)]) == 0
-    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    assert len(rows) == 3 and list(rows[0])[-1] == "saved" and rows[0]["saved"] >= rows[1]["saved"]
-    printed = capsys.readouterr().out
-    assert "chosen.jsonl: 3 of" in printed and "plain" in printed and plot.read_bytes()[:4] == b"\x89PNG"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "chosen.jsonl", "curve.png"]
-    (tmp_path / "b.txt").write_text("Một học sinh khác\n", encoding="utf-8")
-    other = tmp_path / "other.jsonl"
-    assert build_vi_words.main([*argv, str(other), "--held_out", str(tmp_path / "b.txt")]) == 0
-    assert json.loads(other.read_text(encoding="utf-8").splitlines()[0])["freq"] == 240
-
-
+@pytest.mark.slow
 def test_bundled_list(assets, qwen):
     """The bundled list: form, order, overlap-free, and what it saves on lines it was not chosen on."""
     path = Path(build_vi_words.__file__).parent / "data" / "vi_words_chosen.jsonl"
