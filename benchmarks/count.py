@@ -96,7 +96,8 @@ def write_documents(path: Path, texts: Iterable[str]) -> None:
 
 def read_texts(corpus: Sequence[str]) -> list[str]:
     """Return all texts of a corpus, in this process."""
-    from vocabkit.corpus.files import find_sources, parse_block, read_blocks
+    from vocabkit.corpus.files import find_sources, read_blocks
+    from vocabkit.corpus.records import parse_block
 
     return [
         text

@@ -62,7 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     from pyvi.ViTokenizer import ViTokenizer
 
-    from vocabkit.corpus.files import find_sources, parse_block, read_blocks
+    from vocabkit.corpus.files import find_sources, read_blocks
+    from vocabkit.corpus.records import parse_block
     from vocabkit.words.count import BATCH, count_words, sentences
     from vocabkit.words.segment import Segmenter
 

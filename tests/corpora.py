@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from vocabkit.corpus.files import Block, find_sources, parse_block, read_blocks
+from vocabkit.corpus.files import find_sources, read_blocks
+from vocabkit.corpus.records import Block, parse_block
 
 PACK = {
     "": bytes,

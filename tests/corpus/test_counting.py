@@ -15,7 +15,8 @@ from tiny import ROOT, SENTENCES
 from vocabkit.corpus import counting
 from vocabkit.corpus import workers as corpus_workers
 from vocabkit.corpus.counting import save_progress
-from vocabkit.corpus.files import find_sources, parse_block, read_blocks
+from vocabkit.corpus.files import find_sources, read_blocks
+from vocabkit.corpus.records import parse_block
 from vocabkit.counts.tokens import count_corpus
 from vocabkit.errors import UserError
 from vocabkit.files import read_json

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 from corpora import Read, as_csv, as_jsonl, as_parquet, put
 
-from vocabkit.corpus.files import find_sources, parse_rows, read_blocks
+from vocabkit.corpus.files import find_sources, read_blocks
+from vocabkit.corpus.records import parse_rows
 from vocabkit.errors import UserError
 
 # Bad records

@@ -24,7 +24,8 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from vocabkit.corpus.files import Block, Source, identity, read_blocks
+from vocabkit.corpus.files import Source, identity, read_blocks
+from vocabkit.corpus.records import Block
 from vocabkit.corpus.workers import SHOWN, Counted, MakeCounter, Workers
 from vocabkit.errors import UserError
 from vocabkit.files import read_versioned, sha256_file, write_json

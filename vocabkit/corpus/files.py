@@ -19,11 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from vocabkit.corpus import records
 from vocabkit.corpus.records import (
     CSV,
     DELIMITERS,
-    FIELDS,
     HUB,
     JSON,
     JSONL,
@@ -31,9 +29,9 @@ from vocabkit.corpus.records import (
     STDIN,
     TEXT,
     TSV,
+    Block,
     csv_rows,
     fields_of,
-    parse,
 )
 from vocabkit.corpus.rows import begins_with, choose_column, hub_rows, is_json_lines, json_rows, parquet_rows
 from vocabkit.corpus.streams import ARCHIVES, Notes, Stream, cut, end_of_lines, end_of_rows, end_of_text
@@ -62,19 +60,6 @@ class Source:
     kind: str  # a kind of corpus_records: TEXT, JSONL, …
     size: int | None  # bytes on disk; None: unknown before it ends
     compression: str  # one of ARCHIVES, or "" for none
-
-
-@dataclass(frozen=True)
-class Block:
-    """A piece of one source that ends where a record ends."""
-
-    name: str  # of the source
-    kind: str  # how data is parsed; not STDIN, and JSONL for a .json file of JSON lines
-    first: int  # number, from 1, of its first line (bytes) or row (a list)
-    data: bytes | list[Any]  # whole lines of the uncompressed file, or rows as Python objects
-    end: int  # position after it, to start from: bytes of the uncompressed file, or rows
-    bytes_read: int  # of the file on disk so far, those read ahead included; 0: unknown
-    column: int | None = None  # CSV, TSV: index of the texts' column; None: every cell is a text
 
 
 def print_note(note: str) -> None:
@@ -199,41 +184,6 @@ def read_blocks(
                 block_bytes=block_bytes,
                 notes=notes,
             )
-
-
-def parse_block(block: Block, *, text_field: str | None) -> tuple[list[str], int, list[str]]:
-    """Return a block's texts (NFC), its number of records, and its bad records as "FILE:LINE: reason".
-
-    The records are rows or, of a .txt file, lines: its block is one text without the lines that are not
-    UTF-8.
-    """
-    return parse(
-        block.data,
-        name=block.name,
-        kind=block.kind,
-        first=block.first,
-        column=block.column,
-        text_field=text_field,
-    )
-
-
-def parse_rows(
-    block: Block, *, text_field: str | None = None
-) -> tuple[list[tuple[str, Any]], int, list[str]]:
-    """Return a block's records as they are, each with its "FILE:LINE", and what parse_block() returns else.
-
-    A record is what JSON, parquet or the hub says (an object, as a rule), {"text": …} of a document or a
-    chosen CSV or TSV column (under text_field, if that is given), or the list of cells of a TSV line without
-    a header.
-    """
-    return records.parse_rows(
-        block.data,
-        name=block.name,
-        kind=block.kind,
-        first=block.first,
-        column=block.column,
-        field=text_field or FIELDS[0],
-    )
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vocabkit.corpus.files import Source, find_sources, parse_block, print_note, read_blocks
-from vocabkit.corpus.records import JSONL, STDIN, TEXT
+from vocabkit.corpus.files import Source, find_sources, print_note, read_blocks
+from vocabkit.corpus.records import JSONL, STDIN, TEXT, parse_block
 from vocabkit.corpus.streams import Notes
 from vocabkit.errors import UserError
 from vocabkit.text.languages import is_vietnamese_text

@@ -1,15 +1,14 @@
 """Records to texts: which part of a row is its text, and what makes a row bad.
 
-Reads and writes no file: it is given the lines and rows that vocabkit/corpus/files.py has cut. Standard
-library only.
+Reads and writes no file: it is given the blocks that vocabkit/corpus/files.py has cut. Standard library only.
 """
 
 import csv
-import functools
 import io
 import json
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from vocabkit.text.unicode import nfc
@@ -21,6 +20,19 @@ FIELDS = ("text", "messages", "conversations")  # where a row's text is looked f
 DELIMITERS = {CSV: ",", TSV: "\t"}
 
 _JSON_NAMES = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of one source that ends where a record ends."""
+
+    name: str  # of the source
+    kind: str  # how data is parsed; not STDIN, and JSONL for a .json file of JSON lines
+    first: int  # number, from 1, of its first line (bytes) or row (a list)
+    data: bytes | list[Any]  # whole lines of the uncompressed file, or rows as Python objects
+    end: int  # position after it, to start from: bytes of the uncompressed file, or rows
+    bytes_read: int  # of the file on disk so far, those read ahead included; 0: unknown
+    column: int | None = None  # CSV, TSV: index of the texts' column; None: every cell is a text
 
 
 class BadRecord(Exception):
@@ -167,112 +179,93 @@ def csv_rows(data: bytes, *, first: int, kind: str) -> Iterator[tuple[int, list[
             yield line, row
 
 
-def _lines(data: bytes, first: int) -> Iterator[tuple[int, bytes]]:
-    for number, line in enumerate(data.split(b"\n"), first):
-        if line and not line.isspace():
-            yield number, line
+Parsed = tuple[list[str], int, list[str]]
 
 
-# What turns one record into its texts; each raises BadRecord.
+def parse_block(block: Block, *, text_field: str | None) -> Parsed:
+    """Return a block's texts (NFC), its number of records, and its bad records as "FILE:LINE: reason".
+
+    The records are rows or, of a .txt file, lines: its block is one text without the lines that are not
+    UTF-8.
+    """
+    if block.kind == TEXT and isinstance(block.data, bytes):
+        return _parse_document(block.data, block)
+    return _parse(block, lambda where, record: map(clean_text, _texts_of(block, record, text_field)))
 
 
-def _texts_of_row(row: Any, *, text_field: str | None) -> list[str]:
-    return [text_of_row(row, text_field)]
+def parse_rows(
+    block: Block, *, text_field: str | None = None
+) -> tuple[list[tuple[str, Any]], int, list[str]]:
+    """Return a block's records as they are, each with its "FILE:LINE", and what parse_block() returns else.
+
+    A record is what JSON, parquet or the hub says (an object, as a rule), {"text": …} of a document or a
+    chosen CSV or TSV column (under text_field, if that is given), or the list of cells of a TSV line without
+    a header.
+    """
+    field = text_field or FIELDS[0]
+    if block.kind == TEXT and isinstance(block.data, bytes):
+        texts, seen, bad = _parse_document(block.data, block)
+        return [(f"{block.name}:{block.first}", {field: text}) for text in texts], seen, bad
+    named = block.column is not None
+    return _parse(block, lambda where, record: [(where, {field: record} if named else record)])
 
 
-def _texts_of_json(line: bytes, *, text_field: str | None) -> list[str]:
-    return [text_of_row(_json_row(line), text_field)]
+def _parse(block: Block, take: Callable[[str, Any], Iterable[Any]]) -> tuple[list[Any], int, list[str]]:
+    """Collect what take() makes of each record and its place, count the records, describe the bad ones."""
+    found: list[Any] = []
+    bad: list[str] = []
+    seen = 0
+    for number, raw in _numbered(block):
+        seen += 1
+        where = f"{block.name}:{number}"
+        try:
+            found += list(take(where, _record(block, raw)))
+        except BadRecord as error:
+            bad.append(f"{where}: {error}")
+    return found, seen, bad
 
 
-def _texts_of_line(line: bytes) -> list[str]:
-    return decoded(line).rstrip("\r").split("\t")
+def _numbered(block: Block) -> Iterable[tuple[int, Any]]:
+    """The records as they lie in a block, with the number of each one's first line or of its row."""
+    if not isinstance(block.data, bytes):
+        return enumerate(block.data, block.first)
+    if block.column is not None:
+        return csv_rows(block.data, first=block.first, kind=block.kind)
+    lines = enumerate(block.data.split(b"\n"), block.first)
+    return ((number, line) for number, line in lines if line and not line.isspace())
 
 
-def _texts_of_cells(row: list[str] | BadRecord, *, column: int) -> list[str]:
-    if isinstance(row, BadRecord):
-        raise row
-    if column >= len(row):
-        raise BadRecord(f"has {len(row)} cells, the text is expected in cell {column + 1}")
-    return [row[column]]
+def _record(block: Block, raw: Any) -> Any:
+    """What one of them holds: the value of JSON or of a table's row, the cells of a line, the chosen cell."""
+    if not isinstance(block.data, bytes):
+        return raw
+    if block.kind == JSONL:
+        return _json_row(raw)
+    if block.column is None:
+        return decoded(raw).rstrip("\r").split("\t")
+    if isinstance(raw, BadRecord):
+        raise raw
+    if block.column >= len(raw):
+        raise BadRecord(f"has {len(raw)} cells, the text is expected in cell {block.column + 1}")
+    return raw[block.column]
 
 
-def _parse_document(data: bytes, *, name: str, first: int) -> tuple[list[str], int, list[str]]:
+def _texts_of(block: Block, record: Any, text_field: str | None) -> list[str]:
+    if block.kind == JSONL or not isinstance(block.data, bytes):
+        return [text_of_row(record, text_field)]
+    return record if block.column is None else [record]
+
+
+def _parse_document(data: bytes, block: Block) -> Parsed:
     """One text of what is UTF-8. Its lines are the records: one bad line in a megabyte is not one in one."""
     seen = data.count(b"\n") + (not data.endswith(b"\n"))
     try:
         return [nfc_lines(data.decode("utf-8"))], seen, []
     except UnicodeDecodeError:
         good, bad = [], []
-    for number, line in enumerate(io.BytesIO(data), first):
+    for number, line in enumerate(io.BytesIO(data), block.first):
         try:
             good.append(decoded(line))
         except BadRecord as error:
-            bad.append(f"{name}:{number}: {error}")
+            bad.append(f"{block.name}:{number}: {error}")
     return ([nfc_lines("".join(good))] if good else []), seen, bad
-
-
-def _records(
-    data: bytes | Sequence[Any], *, kind: str, first: int, column: int | None, text_field: str | None
-) -> tuple[Iterable[tuple[int, Any]], Callable[[Any], list[str]]]:
-    """The numbered records of a block, and the function that turns one into texts."""
-    if not isinstance(data, bytes):
-        return enumerate(data, first), functools.partial(_texts_of_row, text_field=text_field)
-    if kind == JSONL:
-        return _lines(data, first), functools.partial(_texts_of_json, text_field=text_field)
-    if column is None:
-        return _lines(data, first), _texts_of_line
-    return csv_rows(data, first=first, kind=kind), functools.partial(_texts_of_cells, column=column)
-
-
-def parse(
-    data: bytes | Sequence[Any],
-    *,
-    name: str,
-    kind: str,
-    first: int,
-    column: int | None,
-    text_field: str | None,
-) -> tuple[list[str], int, list[str]]:
-    """Return what a block holds: its texts as NFC, its number of records, its bad records described."""
-    if kind == TEXT and isinstance(data, bytes):
-        return _parse_document(data, name=name, first=first)
-    numbered, texts_of = _records(data, kind=kind, first=first, column=column, text_field=text_field)
-    texts: list[str] = []
-    bad: list[str] = []
-    seen = 0
-    for number, record in numbered:
-        seen += 1
-        try:
-            texts += [clean_text(text) for text in texts_of(record)]
-        except BadRecord as error:
-            bad.append(f"{name}:{number}: {error}")
-    return texts, seen, bad
-
-
-def parse_rows(
-    data: bytes | Sequence[Any], *, name: str, kind: str, first: int, column: int | None, field: str
-) -> tuple[list[tuple[str, Any]], int, list[str]]:
-    """Return the records of a block, each with its place, before any text is taken out of them.
-
-    field: what the text of a document or of a CSV or TSV column is called in its record.
-    """
-    if kind == TEXT and isinstance(data, bytes):
-        texts, seen, bad = _parse_document(data, name=name, first=first)
-        return [(f"{name}:{first}", {field: text}) for text in texts], seen, bad
-    numbered, _ = _records(data, kind=kind, first=first, column=column, text_field=None)
-    rows: list[tuple[str, Any]] = []
-    bad = []
-    seen = 0
-    for number, record in numbered:
-        seen += 1
-        try:
-            if isinstance(data, bytes) and kind == JSONL:
-                record = _json_row(record)
-            elif isinstance(data, bytes) and column is None:
-                record = _texts_of_line(record)
-            elif isinstance(data, bytes) and column is not None:
-                record = {field: _texts_of_cells(record, column=column)[0]}
-            rows.append((f"{name}:{number}", record))
-        except BadRecord as error:
-            bad.append(f"{name}:{number}: {error}")
-    return rows, seen, bad

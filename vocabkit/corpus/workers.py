@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
-from vocabkit.corpus.files import Block, parse_block
 from vocabkit.corpus.lines import training_lines
+from vocabkit.corpus.records import Block, parse_block
 from vocabkit.errors import UserError
 
 QUEUED = 2  # blocks waiting for each worker: one being parsed, one ready

@@ -19,7 +19,8 @@ from vocabkit.corpus.counting import (
     processes,
     save_progress,
 )
-from vocabkit.corpus.files import find_sources, parse_block, read_blocks
+from vocabkit.corpus.files import find_sources, read_blocks
+from vocabkit.corpus.records import parse_block
 from vocabkit.corpus.workers import SHOWN
 from vocabkit.counts.tokens import TokenCounter, merge
 from vocabkit.errors import UserError

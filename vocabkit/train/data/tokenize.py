@@ -20,8 +20,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
-from vocabkit.corpus.files import Source, find_sources, parse_rows, print_note, read_blocks
-from vocabkit.corpus.records import HUB, STDIN, TEXT, BadRecord
+from vocabkit.corpus.files import Source, find_sources, print_note, read_blocks
+from vocabkit.corpus.records import HUB, STDIN, TEXT, BadRecord, parse_rows
 from vocabkit.corpus.streams import Notes
 from vocabkit.errors import UserError
 from vocabkit.files import read_versioned, sha256_file, write_json
