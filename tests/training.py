@@ -26,6 +26,26 @@ TEXTS = [
     "Một Tiếng Việt giàu thanh điệu, hôm nay thế.",
 ] * 4
 
+# Texts and conversations
+
+VI = "Hôm nay trời đẹp quá, chúng ta đi chơi nhé!"
+EN = "The weather is fine today, let us go out."
+TURNS = [
+    {"role": "user", "content": "Xin chào"},
+    {"role": "assistant", "content": "Chào bạn 😀!"},
+    {"role": "user", "content": "Bye"},
+    {"role": "assistant", "content": "Tạm biệt."},
+]
+MARKED = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+    "{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}\n"
+    "{% else %}{{ m.content }}<|im_end|>\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+# Runs
+
 FAST = ["--packing", "none", "--model_max_length", "64", "--per_device_train_batch_size", "4", "--seed", "3"]
 
 

@@ -1,13 +1,22 @@
-"""vocabkit/train/output.py: the record that a stage is added to."""
+"""vocabkit/train/output.py: records and cards, and a check that nothing moved but what was trained."""
 
+import re
 import shutil
+from pathlib import Path
+from typing import Any
 
+import build
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from tiny import edit_json, edit_record
+from training import WORDS, finetune, refuse
 
+from vocabkit.checkpoint.record import new_rows
 from vocabkit.errors import UserError
 from vocabkit.files import read_json, write_json
-from vocabkit.train.output import append_stage
+from vocabkit.train import run as train_run
+from vocabkit.train.output import append_stage, write_trained
 
 STAGE = {
     "base_model": "../base", "train_rows": "new", "finetune_layers": "none", "lora_rank": None,
@@ -50,3 +59,55 @@ def test_a_record_of_an_unknown_format_is_refused(folders, file):
     shutil.copytree(source, part)
     with pytest.raises(UserError, match=f"{file} has format 'vocab-.*' version 9, expected .* version 1"):
         append_stage(source, part, STAGE, name="out")
+
+
+def test_stages_are_recorded_one_after_the_other(extended, data, tmp_path):
+    first = finetune(extended("qwen2", tied=True), data, tmp_path / "1", "--max_steps", "1")
+    second = finetune(first, data, tmp_path / "2", "--train_rows", "all", "--max_steps", "1")
+    edit = read_json(second / "vocab_edit.json")
+    assert [one["train_rows"] for one in edit["training"]] == ["new", "all"]
+    assert edit["task"] == "extend_vocab" and edit["words"] == [word.replace(" ", "▁") for word in WORDS]
+    card = (second / "README.md").read_text(encoding="utf-8")
+    bits = [
+        f"{one['bits_per_byte_before']:.4f} → {one['bits_per_byte_after']:.4f}" for one in edit["training"]
+    ]
+    assert f"| 1 | new | none | lm | 1 | {bits[0]} |\n| 2 | all | none | lm | 1 | {bits[1]} |\n" in card
+    assert "# 2\n" in card and "given Vietnamese words" in card and "`vocab_edit.json` ghi" in card
+
+
+def test_a_model_that_was_never_edited(data, tmp_path):
+    base = build.make_checkpoint(tmp_path / "plain", "qwen2")
+    out = finetune(
+        base, data, tmp_path / "out", "--train_rows", "none", "--finetune_layers", "0", "--max_steps", "1"
+    )
+    assert read_json(out / "training.json")["training"][0]["finetune_layers"] == "0"
+    assert not (out / "vocab_edit.json").exists()
+    assert "| 1 | none | 0 | lm | 1 | " in (out / "README.md").read_text(encoding="utf-8")
+
+
+def test_rows_that_moved_are_not_saved(extended, data, tmp_path, monkeypatch):
+    """The check at the end, proved: what is written is damaged on its way."""
+    source = extended("qwen2", tied=True)
+    write = write_trained
+
+    def damage(at: int) -> None:
+        def written(source: Path, part: Path, changes: Any) -> None:
+            write(source, part, changes)
+            path = part / "model.safetensors"
+            values = load_file(path)
+            values["model.embed_tokens.weight" if at >= 0 else "model.norm.weight"][at] += np.float32(1)
+            save_file(values, path, metadata={"format": "pt"})
+
+        monkeypatch.setattr(train_run, "write_trained", written)
+
+    rows = new_rows(source)
+    for at, message in (
+        (3, "old rows of model.embed_tokens.weight moved"),
+        (rows.stop, "old rows of"),
+        (-1, "norm"),
+    ):
+        damage(at)
+        out = tmp_path / re.sub(r"\W", "", f"out{at}")
+        refuse(message, source, data, out, "--max_steps", "1")
+    damage(rows.stop)
+    refuse("padding rows", source, data, tmp_path / "all", "--max_steps", "1", "--train_rows", "all")

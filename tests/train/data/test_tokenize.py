@@ -1,6 +1,4 @@
-"""vocabkit/train/data/samples.py, train/data/chat_mask.py, train/data/tokenize.py: what is read, what is
-learned, what is refused.
-"""
+"""vocabkit/train/data/tokenize.py: what is read, learned and refused, the cache, weights and shares."""
 
 import gzip
 import io
@@ -13,70 +11,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from tiny import ASSETS, ROOT
+from training import EN, MARKED, TURNS, VI
 from transformers import AutoTokenizer, ByT5Tokenizer
 
-from vocabkit.corpus.records import BadRecord
 from vocabkit.errors import UserError
 from vocabkit.files import read_json, write_json
-from vocabkit.train.data.chat_mask import IGNORED, encode_chat
-from vocabkit.train.data.samples import KINDS, Sample, language_of, samples_of
+from vocabkit.train.data.chat_mask import IGNORED
+from vocabkit.train.data.samples import KINDS
 from vocabkit.train.data.tokenize import ABOUT, ROWS, hold_out, load_dataset, print_sample, split_weight
-
-VI = "Hôm nay trời đẹp quá, chúng ta đi chơi nhé!"
-EN = "The weather is fine today, let us go out."
-TURNS = [
-    {"role": "user", "content": "Xin chào"},
-    {"role": "assistant", "content": "Chào bạn 😀!"},
-    {"role": "user", "content": "Bye"},
-    {"role": "assistant", "content": "Tạm biệt."},
-]
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-MARKED = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
-    "{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}\n"
-    "{% else %}{{ m.content }}<|im_end|>\n{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-# As Qwen3's: the last answer alone gets a place for thoughts, so no earlier text is a prefix of a later one.
-THINKING = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last %}"
-    "<think>\n\n</think>\n\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
-)
-SHOUTING = THINKING.replace("{{ m.content }}", "{{ m.content | upper }}")
-TURN_TAGS = (
-    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-    "{{ bos_token }}{% for m in messages %}<turn>{{ m.role }}\n{{ m.content | trim }}</turn>\n{% endfor %}"
-    "{% if add_generation_prompt %}<turn>assistant\n{% endif %}"
-)
-
-
-@pytest.fixture
-def tokenizer():
-    return AutoTokenizer.from_pretrained(ROOT / "data" / "demo")
 
 
 def put(path: Path, rows: list) -> str:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return str(path)
-
-
-def learned(tokenizer, ids: list[int], labels: list[int]) -> list[str]:
-    """The texts of the runs of tokens that are learned."""
-    runs: list[list[int]] = []
-    last = IGNORED
-    for token, label in zip(ids, labels, strict=True):
-        assert label in (IGNORED, token)
-        if label != IGNORED and last == IGNORED:
-            runs.append([])
-        if label != IGNORED:
-            runs[-1].append(token)
-        last = label
-    return [tokenizer.decode(run) for run in runs]
 
 
 def load(paths, tokenizer, **changes):
@@ -144,123 +91,10 @@ def test_text_field_names_another_column(tmp_path, tokenizer):
         assert tokenizer.decode(rows[0]["input_ids"][1:-1]) == EN
 
 
-@pytest.mark.parametrize(
-    ("text", "language"),
-    [
-        (VI, "vietnamese"),
-        (EN, "english"),
-        ("To be or not to be", "english"),
-        ("今天天气", "english"),
-        ("", "english"),
-    ],
-)
-def test_language(text, language):
-    assert language_of(text) == language
-
-
-# Pairs and the word file
-
-
-def test_pairs_in_both_directions():
-    for row in ({"en": EN, "vi": VI}, {"translation": {"en": EN, "vi": VI}}, [EN, VI]):
-        assert samples_of(row, text_field=None) == [Sample("bilingual", f"{EN}\n{VI}")]
-        assert samples_of(row, text_field=None, swap=True) == [Sample("bilingual", f"{VI}\n{EN}")]
-    assert [sample.kind for sample in samples_of([EN, EN], text_field=None)] == ["english", "english"]
-
-
 def test_pairs_of_a_parquet_file(tmp_path, tokenizer):
     pq.write_table(pa.table({"id": [1], "en": [EN], "vi": [VI]}), tmp_path / "a.parquet")
     rows, _ = load(str(tmp_path / "a.parquet"), tokenizer)
     assert tokenizer.decode(rows[0]["input_ids"][1:-1]) == f"{EN}\n{VI}"
-
-
-def test_examples_of_words_are_texts_and_pairs():
-    row = {"word": "trời", "examples": [VI, "Trời mưa."], "examples_en": [EN, "It rains."]}
-    found = samples_of(row, text_field=None)
-    assert [sample.kind for sample in found] == ["vietnamese", "bilingual"] * 2
-    assert [sample.text for sample in found] == [VI, f"{VI}\n{EN}", "Trời mưa.", "It rains.\nTrời mưa."]
-    assert len(samples_of({"word": "x", "examples": [VI]}, text_field=None)) == 1
-
-
-@pytest.mark.parametrize(
-    ("row", "reason"),
-    [
-        ({"examples": []}, '"examples" is empty'),
-        ({"examples": [VI], "examples_en": [EN, EN]}, 'holds 1 sentences, "examples_en" 2'),
-        ({"examples": [3]}, '"examples" is no string'),
-        ({"en": " ", "vi": VI}, "one side of its pair is empty"),
-        ({"text": " "}, "its text is empty"),
-        ([" ", ""], "its cells are empty"),
-        ({"messages": []}, '"messages" is empty'),
-        ({"messages": [{"content": "x"}]}, 'neither "role" nor "from"'),
-        ({"messages": [{"role": "user"}]}, 'neither "content" nor "value"'),
-        (
-            {"messages": [{"role": "user", "content": "x"}]},
-            'no assistant turn in "messages", its roles are "user"',
-        ),
-        ({"title": "x"}, 'no "text", "messages", "conversations" among its fields: "title"'),
-    ],
-)
-def test_rows_without_a_sample(row, reason):
-    with pytest.raises(BadRecord, match=reason):
-        samples_of(row, text_field=None)
-
-
-# Conversations
-
-
-def chat(turns=TURNS, **more) -> Sample:
-    return samples_of({"messages": turns, **more}, text_field=None)[0]
-
-
-@pytest.mark.parametrize("template", [CHATML, MARKED, THINKING], ids=["prefixes", "generation", "marks"])
-def test_the_answers_and_their_ends_are_learned_and_nothing_else(tokenizer, template):
-    tokenizer.chat_template = template
-    ids, labels, size = encode_chat(tokenizer, chat())
-    text = tokenizer.apply_chat_template(TURNS, tokenize=False)
-    assert tokenizer.decode(ids) == text
-    assert learned(tokenizer, ids, labels) == ["Chào bạn 😀!<|im_end|>", "Tạm biệt.<|im_end|>"]
-    assert size == len("Chào bạn 😀!Tạm biệt.".encode())
-
-
-@pytest.mark.parametrize("kind", ["llama3", "gemma"])
-def test_other_tokenizers(tiny, kind):
-    tokenizer = AutoTokenizer.from_pretrained(tiny(kind).path)
-    marks = {"llama3": ("<|start_header_id|>", "<|eot_id|>"), "gemma": ("<turn>", "</turn>")}[kind]
-    tokenizer.chat_template = TURN_TAGS.replace("<turn>", marks[0]).replace("</turn>", marks[1])
-    tokenizer.add_special_tokens({"extra_special_tokens": list(marks)})
-    ids, labels, size = encode_chat(tokenizer, chat())
-    assert learned(tokenizer, ids, labels) == [f"Chào bạn 😀!{marks[1]}", f"Tạm biệt.{marks[1]}"]
-    assert size == len("Chào bạn 😀!Tạm biệt.".encode())
-    assert ids.count(tokenizer.bos_token_id) == 1, (
-        "the template writes one, the tokenizer must not add another"
-    )
-
-
-def test_conversations_of_other_tools_are_the_same():
-    others = [{"from": "human", "value": "Xin chào"}, {"from": "gpt", "value": "Chào bạn 😀!"}, *TURNS[2:]]
-    assert samples_of({"conversations": others}, text_field=None)[0].messages == chat().messages
-
-
-def test_an_answer_before_any_question(tokenizer):
-    ids, labels, _ = encode_chat(tokenizer, chat(TURNS[1:]))
-    assert learned(tokenizer, ids, labels) == ["Chào bạn 😀!<|im_end|>", "Tạm biệt.<|im_end|>"]
-
-
-@pytest.mark.parametrize(
-    ("template", "reason"),
-    [
-        (SHOUTING, "cannot be told"),
-        (THINKING.replace("<|im_end|>", "END"), "cannot be told"),
-        (THINKING.replace("{{ m.content }}", "{{ m.content }}{{ m.content }}"), "cannot be told"),
-        (MARKED.replace("{{ m.content }}<|im_end|>{% end", "{% end"), "marks no token of the assistant"),
-        ("{{ raise_exception('only one turn') }}", "the chat template refuses it: only one turn"),
-    ],
-)
-def test_a_mask_that_is_not_certain_is_refused(tokenizer, template, reason):
-    tokenizer.chat_template = template
-    with pytest.raises(BadRecord, match=reason):
-        encode_chat(tokenizer, chat())
 
 
 def test_an_all_zero_mask_never_becomes_training(tmp_path, tokenizer):
@@ -275,31 +109,6 @@ def test_no_template(tmp_path, tokenizer):
     tokenizer.chat_template = None
     with pytest.raises(UserError, match="has no chat template, the data holds conversations"):
         load(put(tmp_path / "a.jsonl", [{"messages": TURNS}]), tokenizer)
-
-
-def test_bytes_inside_the_template_must_be_those_outside(tokenizer):
-    tokenizer.chat_template = {"default": CHATML}
-    assert encode_chat(tokenizer, chat())[2] == len("Chào bạn 😀!Tạm biệt.".encode())
-
-
-REAL = {
-    "qwen2.5-instruct": ["Chào bạn 😀!<|im_end|>", "Tạm biệt.<|im_end|>"],
-    "qwen3": ["Chào bạn 😀!<|im_end|>", "Tạm biệt.<|im_end|>"],
-    "llama-3.2-instruct": ["Chào bạn 😀!<|eot_id|>", "Tạm biệt.<|eot_id|>"],
-    "gemma-2-it": ["Chào bạn 😀!<end_of_turn>", "Tạm biệt.<end_of_turn>"],
-}
-
-
-@pytest.mark.assets
-@pytest.mark.parametrize("name", REAL)
-def test_real_templates(name):
-    folder = ASSETS / "tokenizers" / name
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is missing; set VOCABKIT_ASSETS")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    ids, labels, size = encode_chat(tokenizer, chat())
-    assert learned(tokenizer, ids, labels) == REAL[name]
-    assert size == len("Chào bạn 😀!Tạm biệt.".encode())
 
 
 # Bad data
