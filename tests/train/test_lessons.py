@@ -2,7 +2,6 @@
 survived.
 """
 
-import functools
 import json
 import shutil
 
@@ -16,8 +15,6 @@ from vocabkit.errors import UserError
 from vocabkit.files import read_json, sha256_file, write_json
 from vocabkit.models.load import load_model
 from vocabkit.models.split_rows import split_rows
-from vocabkit.rows import lessons as rows_lessons
-from vocabkit.rows.lessons import Settings
 from vocabkit.train.lessons import StageLessons, old_and_new_encoder
 
 
@@ -31,13 +28,12 @@ def data(told):
     return told
 
 
-def test_lessons_fall_and_come_in_an_order_of_their_number(source, data, monkeypatch):
-    monkeypatch.setattr(rows_lessons, "Settings", functools.partial(Settings, batch=8))
+def test_lessons_fall_and_come_in_an_order_of_their_number(source, data, capsys):
     rows, model = new_rows(source), load_model(source)
     parameter = split_rows(model, first=rows.first, stop=rows.stop)["embed"]
     parameter.data[:] = parameter.data.mean(0)  # all alike: there is something to learn
     lessons = StageLessons(model, source, rows, [str(data)], seed=1)
-    assert len(lessons) > 1 and lessons.words == len(WORDS)
+    assert len(lessons) > 1 and f" of {len(WORDS)} new words" in capsys.readouterr().out
     assert float(lessons.loss(3).detach()) == float(lessons.loss(3).detach())
     epoch = sorted(float(lessons.loss(n).detach()) for n in range(len(lessons)))
     again = sorted(float(lessons.loss(len(lessons) + n).detach()) for n in range(len(lessons)))

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import transformers
+from transformers import TrainingArguments
 from transformers.integrations import get_reporting_integration_callbacks
 
 from vocabkit.errors import UserError, one_line
@@ -51,11 +52,11 @@ FLASH_PACKAGES = {
 }
 
 
-def training_arguments(options: StageOptions, *, part: Path) -> transformers.TrainingArguments:
+def training_arguments(options: StageOptions, *, part: Path) -> TrainingArguments:
     """Return TrainingArguments from the flags that are not ours, with defaults that fit what they run on."""
     cuda = torch.cuda.is_available()
     eight_bits = cuda and options.dtype != "float32" and not options.rows_alone
-    kind: Any = transformers.TrainingArguments
+    kind: Any = TrainingArguments
     parser = transformers.HfArgumentParser(kind, allow_abbrev=False)
     defaults: dict[str, Any] = {
         "output_dir": str(part),
@@ -94,7 +95,7 @@ def training_arguments(options: StageOptions, *, part: Path) -> transformers.Tra
     return settings
 
 
-def keep_rows_apart(settings: Any, folder: Path) -> None:
+def keep_rows_apart(settings: TrainingArguments, folder: Path) -> None:
     """Let torchao's AdamW scale the states of a row apart from its neighbours', where no block_size is given.
 
     It rounds 256 numbers with one scale. Where they are of two rows, a frequent token and a rare one, the
@@ -108,7 +109,7 @@ def keep_rows_apart(settings: Any, folder: Path) -> None:
             settings.optim_args = ",".join(filter(None, [settings.optim_args, size]))
 
 
-def check_settings(settings: Any, *, in_backward: bool) -> None:
+def check_settings(settings: TrainingArguments, *, in_backward: bool) -> None:
     """Raise UserError for a setting that would train something else than it says, or not go on after a kill.
 
     settings: TrainingArguments. in_backward: whether the optimizer is to step in the backward pass.
@@ -126,7 +127,7 @@ def check_settings(settings: Any, *, in_backward: bool) -> None:
         for callback in get_reporting_integration_callbacks(settings.report_to):
             callback()
     except (ImportError, RuntimeError, ValueError) as error:
-        given = " ".join(settings.report_to)
+        given = " ".join(settings.report_to or [])
         raise UserError(f"--report_to {given}: {one_line(error).rstrip('.')}; or leave it out") from None
     if in_backward:
         wrong = {
@@ -141,10 +142,10 @@ def check_settings(settings: Any, *, in_backward: bool) -> None:
         _check_fsdp(settings)
 
 
-def _check_fsdp(settings: Any) -> None:
+def _check_fsdp(settings: TrainingArguments) -> None:
     from accelerate.state import PartialState
 
-    config = settings.fsdp_config
+    config: Any = settings.fsdp_config  # a mapping, whatever was given
     if int(config.get("version", 2)) != 2:
         raise UserError("--fsdp_config: version 1 has no parameters of their own to write; leave version out")
     if str(config.get("cpu_ram_efficient_loading", False)).lower() == "true":

@@ -18,7 +18,7 @@ from vocabkit.checkpoint.record import NewRows
 from vocabkit.corpus.files import find_sources
 from vocabkit.errors import UserError
 from vocabkit.models.word_model import WordModel
-from vocabkit.rows.contexts import CONTEXTS_PER_WORD, find_contexts
+from vocabkit.rows.contexts import CONTEXTS_PER_WORD, Context, find_contexts
 from vocabkit.rows.lessons import Settings, Teacher
 from vocabkit.tokenizer.encoder import extended
 from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
@@ -35,13 +35,11 @@ class StageLessons:
         self, model: Any, folder: Path, rows: NewRows, texts: Sequence[str], *, seed: int,
         sharded: bool = False,
     ) -> None:  # fmt: skip
-        contexts = _contexts(folder, rows, texts, seed=seed)
         reader = WordModel(model, start=start_token(folder))
-        self._teacher = Teacher(reader, contexts, settings=Settings())
+        self._teacher = Teacher(reader, _contexts(folder, rows, texts, seed=seed), settings=Settings())
         if sharded:
             self._teacher.cache_left = 0
         self._seed = seed
-        self.words = len({context.word for context in contexts})
 
     def __len__(self) -> int:
         return len(self._teacher.lessons)
@@ -84,11 +82,10 @@ def old_and_new_encoder(folder: Path, rows: NewRows) -> tuple[list[str], Any, An
     return contents, extended(before), extended(before, contents)
 
 
-def _contexts(folder: Path, rows: NewRows, texts: Sequence[str], *, seed: int) -> list[Any]:
+def _contexts(folder: Path, rows: NewRows, texts: Sequence[str], *, seed: int) -> list[Context]:
     contents, *encoders = old_and_new_encoder(folder, rows)
-    found = find_contexts(
-        find_sources(texts), contents, *encoders, per_word=CONTEXTS_PER_WORD, seed=seed
-    )  # fmt: skip
+    sources = find_sources(texts)
+    found = find_contexts(sources, contents, *encoders, per_word=CONTEXTS_PER_WORD, seed=seed)
     if not found:
         raise UserError(
             f"{', '.join(texts)}: no new word stands in the part that is learned from (three lines in four); "
