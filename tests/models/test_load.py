@@ -26,7 +26,7 @@ from tiny import ROOT
 from vocabkit.chat.backends import Sampling
 from vocabkit.chat.stream import stream_text
 from vocabkit.chat.transformers_backend import TransformersBackend
-from vocabkit.checkpoint.meta_model import VocabularyTensors, vocabulary_tensors
+from vocabkit.checkpoint.meta_model import TensorNames, tensor_names
 from vocabkit.errors import UserError
 from vocabkit.models import load as models_load
 from vocabkit.models.load import context_length, describe, load_model, load_tokenizer, prompt_ids
@@ -351,7 +351,7 @@ def test_load_tokenizer_errors(damage, copy):
 
 
 def test_missing_folder(tmp_path):
-    for load in (load_model, load_tokenizer, vocabulary_tensors):
+    for load in (load_model, load_tokenizer, tensor_names):
         with pytest.raises(UserError, match="no such folder"):
             load(tmp_path / "nothing")
 
@@ -394,35 +394,35 @@ ARCHITECTURES = {
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_vocabulary_tensors(name, tmp_path):
+def test_tensor_names(name, tmp_path):
     class_name, values, *wanted = ARCHITECTURES[name]
     config(class_name, **values).save_pretrained(tmp_path)
     if "tie_word_embeddings" in values:  # transformers 5 does not write what T5 v1.1 has in its config.json
         rewrite(tmp_path / "config.json", tie_word_embeddings=values["tie_word_embeddings"])
-    assert vocabulary_tensors(tmp_path) == VocabularyTensors(*wanted)
+    assert tensor_names(tmp_path) == TensorNames(*wanted)
 
 
-def test_vocabulary_tensors_looks_into_the_files(tmp_path):
+def test_tensor_names_looks_into_the_files(tmp_path):
     """An untied T5 whose config says tied, as transformers 5 saves it; a redundant copy is still tied."""
     tensors = load_file(save_t5(tmp_path / "t5") / "model.safetensors")
     save_file({**tensors, "lm_head.weight": torch.randn(96, D)}, tmp_path / "t5" / "model.safetensors")
-    assert not vocabulary_tensors(tmp_path / "t5").tied
+    assert not tensor_names(tmp_path / "t5").tied
     copied = tensors["shared.weight"].clone()
     save_file({**tensors, "lm_head.weight": copied}, tmp_path / "t5" / "model.safetensors")
-    assert vocabulary_tensors(tmp_path / "t5").tied
+    assert tensor_names(tmp_path / "t5").tied
 
 
-def test_vocabulary_tensors_gives_the_names_of_the_files(tmp_path):
+def test_tensor_names_gives_the_names_of_the_files(tmp_path):
     """Files of GPT-2 lack the "transformer." prefix; transformers 5 renamed GPT-NeoX's output."""
     transformers.GPT2LMHeadModel(config("GPT2Config", **GPT2)).save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     bare = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
     save_file(bare, tmp_path / "model.safetensors", {"format": "pt"})
-    assert vocabulary_tensors(tmp_path).input == ("wte.weight",)
+    assert tensor_names(tmp_path).input == ("wte.weight",)
 
     neox = config("GPTNeoXConfig", vocab_size=100, **SIZES)
     transformers.GPTNeoXForCausalLM(neox).save_pretrained(tmp_path / "neox")
-    found = vocabulary_tensors(tmp_path / "neox")
+    found = tensor_names(tmp_path / "neox")
     assert (found.input, found.output, found.tied) == (
         ("gpt_neox.embed_in.weight",),
         ("embed_out.weight",),
@@ -431,8 +431,8 @@ def test_vocabulary_tensors_gives_the_names_of_the_files(tmp_path):
     assert not found.unknown
 
 
-def test_vocabulary_tensors_of_shards(tmp_path):
+def test_tensor_names_of_shards(tmp_path):
     model = transformers.Qwen2ForCausalLM(config("Qwen2Config", **DECODER, tie_word_embeddings=False))
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     assert (tmp_path / "model.safetensors.index.json").exists()
-    assert vocabulary_tensors(tmp_path) == VocabularyTensors((EMBED,), (HEAD,), (), False, ())
+    assert tensor_names(tmp_path) == TensorNames((EMBED,), (HEAD,), (), False, ())

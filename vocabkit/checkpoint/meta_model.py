@@ -21,7 +21,7 @@ from vocabkit.files import read_json_object
 
 
 @dataclass(frozen=True)
-class VocabularyTensors:
+class TensorNames:
     """Names, as a checkpoint stores them, of the tensors that have one row per token id.
 
     input, output: the embedding matrices and every alias of them; a tied alias may be absent from the files.
@@ -38,7 +38,7 @@ class VocabularyTensors:
     unknown: tuple[str, ...]
 
 
-def vocabulary_tensors(folder: Path, *, stored: Mapping[str, Tensor] | None = None) -> VocabularyTensors:
+def tensor_names(folder: Path, *, stored: Mapping[str, Tensor] | None = None) -> TensorNames:
     """Return which tensors of a checkpoint have one row per token id.
 
     Builds the model of config.json without memory (meta device). Names and ties are checked against the
@@ -86,7 +86,7 @@ def vocabulary_tensors(folder: Path, *, stored: Mapping[str, Tensor] | None = No
     both = [next((n for n in found[group] if n in readable), None) for group in ("input", "output")]
     if tied and both[0] and both[1]:
         tied = _equal(readable[both[0]], readable[both[1]])
-    return VocabularyTensors(**found, tied=tied)
+    return TensorNames(**found, tied=tied)
 
 
 @contextlib.contextmanager

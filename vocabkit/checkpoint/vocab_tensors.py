@@ -109,9 +109,9 @@ def _refuse_quantized(checkpoint: Checkpoint, tensor: Tensor) -> None:
 
 
 def _ask_the_model(checkpoint: Checkpoint, rows: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    from vocabkit.checkpoint.meta_model import vocabulary_tensors
+    from vocabkit.checkpoint.meta_model import tensor_names
 
-    names = vocabulary_tensors(checkpoint.folder, stored=checkpoint.tensors)
+    names = tensor_names(checkpoint.folder, stored=checkpoint.tensors)
     known = {*names.input, *names.output, *names.bias}
     unknown = [name for name in names.unknown if name in checkpoint.tensors]
     unknown += [n for n, t in checkpoint.tensors.items() if n not in known and t.shape and t.shape[0] == rows]

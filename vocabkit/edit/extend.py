@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -38,6 +38,9 @@ from vocabkit.vocab.word_list import (
     read_syllables,
     read_words,
 )
+
+if TYPE_CHECKING:
+    import tokenizers
 
 NUM_WORDS = 1024  # of the bundled list
 
@@ -224,7 +227,7 @@ def _refuse_both(
         raise UserError(f"{file} has {min(both)!r} as a word and as a syllable; remove one of the two")
 
 
-def _check_tokenizer(source: Folder, plan: Plan, encoder: Any) -> Any:
+def _check_tokenizer(source: Folder, plan: Plan, encoder: "tokenizers.Tokenizer") -> "tokenizers.Tokenizer":
     """Return the extended tokenizer; UserError if these cannot be its tokens without changing a text."""
     positions: list[int] = []
     for name, model in source.spm_models.items():
@@ -239,7 +242,7 @@ def _check_tokenizer(source: Folder, plan: Plan, encoder: Any) -> Any:
         check_pieces(plan.new_merges, model, path=path)
     merged = [merge.token for merge in plan.new_merges]
 
-    def with_tokens(contents: Sequence[str]) -> tuple[Any, bytes | None]:
+    def with_tokens(contents: Sequence[str]) -> "tuple[tokenizers.Tokenizer, bytes | None]":
         """Return the tokenizer with the new merges and these tokens, and tokenizer.model."""
         pieces = [content.replace(" ", "▁") for content in contents]
         files = [

@@ -34,7 +34,7 @@ BITS_TOLERANCE = 1e-4  # bits per byte; between the edited model and the base re
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextPiece:
     """A piece of text with its ids in both tokenizers; covered: every old id is kept and no new token used,
     so both encode it alike.
     """
@@ -58,12 +58,12 @@ class Reading:
     logits: list[torch.Tensor] = field(default_factory=list)  # (T, kept) float32, of the first covered pieces
 
 
-def cut_pieces(edited: Edited, texts: Iterable[str]) -> list[Piece]:
+def cut_pieces(edited: Edited, texts: Iterable[str]) -> list[TextPiece]:
     """Return texts in NFC, halved until both tokenizers need few enough ids, each with a start token."""
     start_old = start_token(edited.base)
     start_new = edited.old_to_new[start_old]
 
-    def cut(text: str) -> Iterator[Piece]:
+    def cut(text: str) -> Iterator[TextPiece]:
         old = edited.base_encoder.encode(text, add_special_tokens=False).ids
         new = edited.encoder.encode(text, add_special_tokens=False).ids
         if max(len(old), len(new)) >= MAX_LENGTH and len(text) > 1:
@@ -73,7 +73,7 @@ def cut_pieces(edited: Edited, texts: Iterable[str]) -> list[Piece]:
             yield from cut(text[half:])
         elif old and new:
             covered = edited.old_to_new.keys() >= set(old) and not edited.added.keys() & set(new)
-            yield Piece(len(text.encode()), len(text), [start_old, *old], [start_new, *new], covered)
+            yield TextPiece(len(text.encode()), len(text), [start_old, *old], [start_new, *new], covered)
 
     return [piece for text in texts for piece in cut(nfc(text))]
 
@@ -190,7 +190,7 @@ def _logits_check(before: Reading, after: Reading, number_type: str) -> Check:
 
 
 def _cost_check(
-    edited: Edited, pieces: Sequence[Piece], before: Reading, after: Reading, number_type: str
+    edited: Edited, pieces: Sequence[TextPiece], before: Reading, after: Reading, number_type: str
 ) -> Check:
     check = Check("5 cost")
 

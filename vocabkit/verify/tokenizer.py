@@ -8,7 +8,7 @@ A finding is a sentence that names the file or the token; an edit is right if no
 import itertools
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from vocabkit.checkpoint.record import EDIT_FILE
 from vocabkit.text.unicode import nfc
@@ -17,6 +17,11 @@ from vocabkit.tokenizer.chat_template import render_chat
 from vocabkit.tokenizer.tokenizer_json import UNIGRAM
 from vocabkit.verify.check import SHOWN, Check
 from vocabkit.verify.edited import Edited
+
+if TYPE_CHECKING:
+    import tokenizers
+
+Item = TypeVar("Item")
 
 BATCH = 512  # texts encoded in one call of the tokenizers library
 
@@ -154,7 +159,7 @@ def _chat(edited: Edited, check: Check) -> dict[str, int]:
     return {"chat_tokens": len(new), "chat_tokens_lost": len(lost)}
 
 
-def _encode(encoder: Any, texts: Sequence[str]) -> list[list[int]]:
+def _encode(encoder: "tokenizers.Tokenizer", texts: Sequence[str]) -> list[list[int]]:
     # "fast": without offsets, which nobody asks for here.
     return [encoding.ids for encoding in encoder.encode_batch_fast(list(texts), add_special_tokens=False)]
 
@@ -165,7 +170,7 @@ def _all_forms(texts: Iterable[str]) -> Iterator[str]:
         yield from dict.fromkeys((text, nfc(text), unicodedata.normalize("NFD", text)))
 
 
-def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
+def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, BATCH)):
         yield batch
