@@ -1,104 +1,164 @@
 """model_edit.py's tasks: what each does with the command line's arguments.
 
-Reads what the arguments name; writes what the task writes. Heavy imports happen in the branch that needs
-them.
+Reads what the arguments name; writes what the task writes. Heavy imports happen in the task that needs them.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from vocabkit.checkpoint.hub import local_folder
 from vocabkit.errors import UserError
 from vocabkit.outputs import check_new
 
 
 def run_task(args: argparse.Namespace, task: str, *, made_by: str) -> int:
     """Run one task; return the exit status. made_by: the command line, for the record."""
-    from vocabkit.checkpoint.hub import local_folder
-
-    if task in ("verify_edit", "compare_vocab", "compare_inits") and not args.base:
+    if task in NEED_BASE and not args.base:
         raise UserError(f"{task} compares two folders: give the other one with -b")
-    if args.model.endswith(".gguf") or task == "export_gguf":
-        return run_gguf_task(args, task)
-    model = local_folder(args.model)
-    base = local_folder(args.base) if args.base else None
-    if task in ("trimm_vocab", "extend_vocab"):
-        return _edit(args, task, model, base, made_by=made_by)
-    if task == "verify_edit":
-        from vocabkit.verify.ladder import verify_edit
+    args.made_by = made_by
+    if not args.model.endswith(".gguf"):
+        return ON_FOLDERS[task](args)
+    if task not in ON_GGUF:
+        raise UserError(f"{task} takes the folder of a checkpoint, {args.model} is a GGUF file")
+    return ON_GGUF[task](args)
 
-        assert base is not None
-        return 0 if verify_edit(base, model, texts=args.texts, dtype=args.dtype) else 1
-    if task == "view_embeddings":
-        from vocabkit.look.view import view_embeddings
 
-        view_embeddings(model, base=base, tokens=args.tokens, plot=args.plot)
-        return 0
-    assert base is not None
-    if task == "compare_inits":
-        from vocabkit.look.compare_inits import OPTIONS, compare_inits
+def default_out(model: str, *, task: str) -> Path:
+    """Return the folder beside MODEL that a task writes when -o is not given; an earlier trimming's name
+    goes.
 
-        compare_inits(base, model, **{name: getattr(args, name) for name in OPTIONS})
-        return 0
-    from vocabkit.look.compare_vocab import compare_vocab
+    A hub id has no folder of its own to stand beside: the result goes into the current one.
 
-    compare_vocab(base, model)
+    >>> default_out("nobody/Qwen2.5-0.5B", task="trimm_vocab")
+    PosixPath('Qwen2.5-0.5B__trimm_vocab')
+    >>> default_out("nobody/Qwen2.5-0.5B__trimm_vocab", task="extend_vocab")
+    PosixPath('Qwen2.5-0.5B__extend_vocab')
+    """
+    beside = _plain(model)
+    name = beside.name.removesuffix("__trimm_vocab") if task == "extend_vocab" else beside.name
+    return beside.with_name(f"{name}__{task}")
+
+
+def _plain(model: str) -> Path:
+    """Return MODEL so that a name can be made of it, also where it is . or ..; of a hub id the last part."""
+    path = Path(model)
+    if not path.exists():
+        return Path(path.name)
+    return path.resolve() if path.name in ("", "..") else path.with_name(path.resolve().name)
+
+
+def _trim(args: argparse.Namespace) -> int:
+    from vocabkit.edit.trim import trim_vocab
+
+    out = args.out or default_out(args.model, task="trimm_vocab")
+    options = _of_both_edits(args) | _given(args, "allow_all_bytes")
+    trim_vocab(local_folder(args.model), out, keep_paths=args.keep, **options)
     return 0
 
 
-def _edit(args: argparse.Namespace, task: str, model: Path, base: Path | None, *, made_by: str) -> int:
-    from vocabkit.edit.write import default_out
+def _extend(args: argparse.Namespace) -> int:
+    from vocabkit.edit.extend import extend_vocab
 
+    out = args.out or default_out(args.model, task="extend_vocab")
+    options = _of_both_edits(args) | _given(
+        args, "words num_tokens num_words syllables init contexts contexts_per_word dictionary seed"
+    )
+    extend_vocab(local_folder(args.model), out, base=_base(args), **options)
+    return 0
+
+
+def _of_both_edits(args: argparse.Namespace) -> dict[str, Any]:
     if args.pad_multiple < 1:
         raise UserError(f"--pad_multiple is {args.pad_multiple}, expected 1 or more, such as 64")
-    out = args.out or default_out(args.model, task=task)
-    shared = {"pad_multiple": args.pad_multiple, "hardlink": args.hardlink, "made_by": made_by}
-    shared["dry_run"] = args.dry_run
-    if task == "trimm_vocab":
-        from vocabkit.edit.trim import trim_vocab
+    return _given(args, "pad_multiple hardlink dry_run made_by")
 
-        own = {"keep_paths": args.keep, "allow_all_bytes": args.allow_all_bytes}
-        trim_vocab(model, out, **own, **shared)
-    else:
-        from vocabkit.edit.extend import extend_vocab
 
-        names = "words num_tokens num_words syllables init contexts contexts_per_word dictionary seed".split()
-        own = {name: getattr(args, name) for name in names}
-        extend_vocab(model, out, base=base, **own, **shared)
+def _verify(args: argparse.Namespace) -> int:
+    from vocabkit.verify.ladder import verify_edit
+
+    model = local_folder(args.model)
+    return 0 if verify_edit(local_folder(args.base), model, texts=args.texts, dtype=args.dtype) else 1
+
+
+def _view(args: argparse.Namespace) -> int:
+    from vocabkit.look.view import view_embeddings
+
+    view_embeddings(local_folder(args.model), base=_base(args), tokens=args.tokens, plot=args.plot)
     return 0
 
 
-def run_gguf_task(args: argparse.Namespace, task: str) -> int:
-    """Run one task as the command line says; return the exit status."""
-    model = Path(args.model)
-    if task == "export_gguf":
-        from vocabkit.checkpoint.hub import local_folder
-        from vocabkit.gguf.export import export_gguf
+def _compare_vocab(args: argparse.Namespace) -> int:
+    from vocabkit.look.compare_vocab import compare_vocab
 
-        if model.suffix == ".gguf":
-            raise UserError(f"{model} is a GGUF file already; export_gguf takes a folder")
-        folder = local_folder(args.model)
-        out = args.out or Path(
-            f"{folder.resolve().name}.gguf" if not model.exists() else f"{_plain(model)}.gguf"
+    model = local_folder(args.model)
+    compare_vocab(local_folder(args.base), model)
+    return 0
+
+
+def _compare_inits(args: argparse.Namespace) -> int:
+    from vocabkit.look.compare_inits import OPTIONS, compare_inits
+
+    model = local_folder(args.model)
+    compare_inits(local_folder(args.base), model, **{name: getattr(args, name) for name in OPTIONS})
+    return 0
+
+
+def _export_gguf(args: argparse.Namespace) -> int:
+    from vocabkit.gguf.export import export_gguf
+
+    folder = local_folder(args.model)
+    out = args.out or Path(f"{_plain(args.model)}.gguf")
+    check_new(out)
+    export_gguf(folder, out, outtype=args.outtype)
+    return 0
+
+
+def _trim_gguf(args: argparse.Namespace) -> int:
+    from vocabkit.gguf.trim import trim_gguf
+
+    own = _given(args, "allow_all_bytes dry_run")
+    trim_gguf(Path(args.model), args.out, keep_paths=args.keep, **own)
+    return 0
+
+
+def _verify_gguf(args: argparse.Namespace) -> int:
+    from vocabkit.gguf.verify import verify_gguf
+
+    if not args.base.endswith(".gguf"):
+        raise UserError(
+            f"{args.base} is no GGUF file, {args.model} is one; give the file it was trimmed from"
         )
-        check_new(out)
-        export_gguf(folder, out, outtype=args.outtype)
-        return 0
-    if task == "trimm_vocab":
-        from vocabkit.gguf.trim import trim_gguf
-
-        trim_gguf(
-            model, args.out, keep_paths=args.keep, allow_all_bytes=args.allow_all_bytes, dry_run=args.dry_run
-        )
-        return 0
-    if task == "verify_edit":
-        from vocabkit.gguf.verify import verify_gguf
-
-        if not args.base.endswith(".gguf"):
-            raise UserError(f"{args.base} is no GGUF file, {model} is one; give the file it was trimmed from")
-        return 0 if verify_gguf(Path(args.base), model, texts=args.texts) else 1
-    raise UserError(f"{task} takes the folder of a checkpoint, {model} is a GGUF file")
+    return 0 if verify_gguf(Path(args.base), Path(args.model), texts=args.texts) else 1
 
 
-def _plain(folder: Path) -> Path:
-    """The folder's path without what would end a name oddly: MODEL/ and . become MODEL."""
-    return folder.with_name(folder.resolve().name)
+def _already_gguf(args: argparse.Namespace) -> int:
+    raise UserError(f"{args.model} is a GGUF file already; export_gguf takes a folder")
+
+
+def _base(args: argparse.Namespace) -> Path | None:
+    return local_folder(args.base) if args.base else None
+
+
+def _given(args: argparse.Namespace, names: str) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in names.split()}
+
+
+NEED_BASE = ("verify_edit", "compare_vocab", "compare_inits")
+
+ON_FOLDERS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "trimm_vocab": _trim,
+    "extend_vocab": _extend,
+    "verify_edit": _verify,
+    "view_embeddings": _view,
+    "compare_vocab": _compare_vocab,
+    "compare_inits": _compare_inits,
+    "export_gguf": _export_gguf,
+}
+
+ON_GGUF: dict[str, Callable[[argparse.Namespace], int]] = {
+    "trimm_vocab": _trim_gguf,
+    "verify_edit": _verify_gguf,
+    "export_gguf": _already_gguf,
+}

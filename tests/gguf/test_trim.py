@@ -14,7 +14,7 @@ from vocabkit.gguf.model import NEW_TO_OLD, open_gguf
 from vocabkit.gguf.trim import default_file, trim_gguf
 from vocabkit.gguf.verify import verify_gguf
 from vocabkit.gguf.vocab import GGML
-from vocabkit.tasks import run_gguf_task
+from vocabkit.tasks import run_task
 
 
 def test_a_trimmed_file_is_the_export_of_the_trimmed_folder(trimmed_file):
@@ -107,7 +107,7 @@ def test_vocabularies_that_cannot_be_trimmed_are_refused(small, tmp_path):
 def test_tasks_that_do_not_fit_a_file(small):
     def run(*argv: str) -> None:
         args = model_edit.build_parser().parse_args(list(argv))
-        run_gguf_task(args, args.task)
+        run_task(args, args.task, made_by="")
 
     gguf = str(small / "base.gguf")
     with pytest.raises(UserError, match="is a GGUF file already"):

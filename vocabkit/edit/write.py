@@ -173,21 +173,3 @@ def record_of(source: Folder, plan: Plan, *, task: str, made_by: str, **own: Any
         previous=source.record,
         **own,
     )
-
-
-def default_out(model: str, *, task: str) -> Path:
-    """Return the folder beside MODEL that a task writes when -o is not given; an earlier trimming's name
-    goes.
-
-    A hub id has no folder of its own to stand beside: the result goes into the current one.
-
-    >>> default_out("nobody/Qwen2.5-0.5B", task="trimm_vocab")
-    PosixPath('Qwen2.5-0.5B__trimm_vocab')
-    >>> default_out("nobody/Qwen2.5-0.5B__trimm_vocab", task="extend_vocab")
-    PosixPath('Qwen2.5-0.5B__extend_vocab')
-    """
-    beside = Path(model) if Path(model).exists() else Path(Path(model).name)
-    name = beside.resolve().name if beside.exists() else beside.name
-    if task == "extend_vocab":
-        name = name.removesuffix("__trimm_vocab")
-    return beside.with_name(f"{name}__{task}")
