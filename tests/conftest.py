@@ -8,13 +8,16 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import build
 import pytest
 from hypothesis import HealthCheck, settings
 from tiny import ASSETS, ROOT, Folder, Trimmed, open_folder, trim_files, write_tiny
 
+from vocabkit.edit.trim import trim_vocab
 from vocabkit.files import write_json
 from vocabkit.tokenizer.chat_template import render_chat
 
@@ -117,6 +120,44 @@ def real_trimmed(real, home_texts, tmp_path_factory) -> Callable[[str], Trimmed]
         texts = [*home_texts, render_chat(base.path) or ""]
         used = {i for e in base.encoder.encode_batch_fast(texts) for i in e.ids}
         return trim_files(base, tmp_path_factory.mktemp("trimmed") / name, base.plan(used))
+
+    return trim
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Iterator[Callable[..., Path]]:
+    """family, tied, shards, dtype → a complete tiny checkpoint (build.py); each is made once, nobody may
+    change it.
+    """
+    made: dict[Path, dict[str, str]] = {}
+
+    @functools.cache
+    def make(family: str, tied: bool, shards: int, dtype: str) -> Path:
+        folder = tmp_path_factory.mktemp(family) / "base"
+        build.make_checkpoint(folder, family, tied=tied, shards=shards, dtype=dtype)
+        made[folder] = build.fingerprints(folder)
+        return folder
+
+    def asked(family="qwen2", *, tied=True, shards=1, dtype="float32") -> Path:
+        return make(family, tied, shards, dtype)
+
+    yield asked
+    for folder, before in made.items():
+        assert build.fingerprints(folder) == before, f"a test changed {folder}"
+
+
+@pytest.fixture(scope="session")
+def trimmed(checkpoint) -> Callable[..., Path]:
+    """As checkpoint, trimmed: base__trimm_vocab beside its base; each is made once, nobody may change it."""
+
+    def trim(*family: str, **how: Any) -> Path:
+        base = checkpoint(*family, **how)
+        out = base.with_name(f"{base.name}__trimm_vocab")
+        if not out.exists():
+            before = build.fingerprints(base)
+            trim_vocab(base, out)
+            assert build.fingerprints(base) == before
+        return out
 
     return trim
 

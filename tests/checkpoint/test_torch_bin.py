@@ -3,9 +3,11 @@ anything.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +40,30 @@ def save(folder: Path, state: Any, *, zipped: bool = True) -> Path:
 
 
 @pytest.fixture
-def base(tmp_path) -> Path:
-    """A complete folder with a .bin of one file."""
-    folder = build.make_checkpoint(tmp_path / "base")
-    build.as_bin(folder)
-    return folder
+def copy_of(checkpoint, tmp_path) -> Callable[..., Path]:
+    """As checkpoint, a copy that the test may change."""
+    return lambda *family, **how: Path(shutil.copytree(checkpoint(*family, **how), tmp_path / "base"))
+
+
+@pytest.fixture(scope="module")
+def bins(checkpoint, tmp_path_factory) -> dict[int, Path]:
+    """Shards → a complete folder with .bin files only; nobody may change them."""
+    place = tmp_path_factory.mktemp("bins")
+    folders = {shards: Path(shutil.copytree(checkpoint(), place / str(shards))) for shards in (1, 3)}
+    for shards, folder in folders.items():
+        build.as_bin(folder, shards=shards)
+    return folders
 
 
 @pytest.fixture
-def sharded(tmp_path) -> Path:
-    folder = build.make_checkpoint(tmp_path / "base")
-    build.as_bin(folder, shards=3)
-    return folder
+def base(bins, tmp_path) -> Path:
+    """A complete folder with a .bin of one file."""
+    return Path(shutil.copytree(bins[1], tmp_path / "base"))
+
+
+@pytest.fixture
+def sharded(bins, tmp_path) -> Path:
+    return Path(shutil.copytree(bins[3], tmp_path / "base"))
 
 
 # Trimming
@@ -58,9 +72,9 @@ def sharded(tmp_path) -> Path:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_rows_are_the_old_rows(tmp_path, capsys, tied, shards, dtype):
+def test_rows_are_the_old_rows(copy_of, tmp_path, capsys, tied, shards, dtype):
     """Golden test: old[kept] equals new, then zeros; everything else is as it was, the alias is gone."""
-    base = build.make_checkpoint(tmp_path / "base", tied=tied, dtype=dtype)
+    base = copy_of(tied=tied, dtype=dtype)
     old = build.as_bin(base, shards=shards)
     before = build.fingerprints(base)
     capsys.readouterr()
@@ -92,9 +106,9 @@ def test_rows_are_the_old_rows(tmp_path, capsys, tied, shards, dtype):
     ("family", "tied", "zipped"), [("qwen2", True, False), ("t5", True, True), ("t5", False, True),
                                    ("opt", True, True), ("opt", False, True)]
 )  # fmt: skip
-def test_new_model_is_the_old_one_over_the_kept_columns(tmp_path, family, tied, zipped):
+def test_new_model_is_the_old_one_over_the_kept_columns(copy_of, tmp_path, family, tied, zipped):
     """Golden test through both models, transformers reading the .bin; aliases of T5, OPT asked for names."""
-    base = build.make_checkpoint(tmp_path / "base", family, tied=tied)
+    base = copy_of(family, tied=tied)
     build.as_bin(base, zipped=zipped)
     trim_vocab(base, tmp_path / "out")
     edit = read_json(tmp_path / "out" / "vocab_edit.json")
@@ -113,9 +127,9 @@ def test_new_model_is_the_old_one_over_the_kept_columns(tmp_path, family, tied, 
     )
 
 
-def test_the_result_is_that_of_safetensors(tmp_path):
+def test_the_result_is_that_of_safetensors(copy_of, tmp_path):
     """Files named alike, and the same bytes but for the order of the tensors."""
-    base = build.make_checkpoint(tmp_path / "base")
+    base = copy_of()
     outs = [tmp_path / name / "out" for name in ("one", "two")]
     outs[0].parent.mkdir()
     trim_vocab(base, outs[0])
@@ -135,8 +149,8 @@ def test_what_was_read_is_not_listed_as_left_out(base, tmp_path, capsys):
     assert "left out: training_args.bin\n" in capsys.readouterr().out
 
 
-def test_safetensors_are_used_where_there_are_both(tmp_path, capsys):
-    base = build.make_checkpoint(tmp_path / "base")
+def test_safetensors_are_used_where_there_are_both(copy_of, tmp_path, capsys):
+    base = copy_of()
     (base / BIN).write_bytes(b"never opened")
     assert not isinstance(open_weights(base), BinCheckpoint)
     capsys.readouterr()
@@ -218,6 +232,7 @@ def test_the_temporary_folder_goes_whatever_happens(tmp_path):
         assert names(tmp_path) == ["model"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_it_is_converted_leaves_nothing(base, tmp_path):
     size = 400 << 20
     state = torch.load(base / BIN, weights_only=True)
@@ -260,8 +275,8 @@ class Bomb:
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old"])
 @pytest.mark.parametrize("shards", [1, 3])
-def test_a_pickle_that_runs_a_command_does_not_run_it(tmp_path, shards, zipped):
-    base = build.make_checkpoint(tmp_path / "base")
+def test_a_pickle_that_runs_a_command_does_not_run_it(copy_of, tmp_path, shards, zipped):
+    base = copy_of()
     state = build.as_bin(base, shards=shards, zipped=zipped)
     path = sorted(base.glob("pytorch_model*.bin"))[-1]
     bomb = {**torch.load(path, weights_only=True), next(iter(state)): Bomb(tmp_path / "EXECUTED")}

@@ -33,12 +33,9 @@ EMBED = "model.embed_tokens.weight"
 
 
 @pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory) -> Path:
+def checkpoints(checkpoint) -> dict[str, Path]:
     """One checkpoint in one file and the same in three; nobody may change them."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    build.make_checkpoint(folder / "single")
-    build.make_checkpoint(folder / "sharded", shards=3)
-    return folder
+    return {"single": checkpoint(), "sharded": checkpoint(shards=3)}
 
 
 @pytest.fixture
@@ -392,7 +389,7 @@ CASES: dict[str, tuple[str, Callable[[Path], object], list[str]]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_is_one_clear_line(checkpoints, work, capfd, case):
     kind, spoil, wanted = CASES[case]
-    model = Path(shutil.copytree(checkpoints / kind, work / "model"))
+    model = Path(shutil.copytree(checkpoints[kind], work / "model"))
     argv = spoil(model)
     argv = argv if isinstance(argv, list) else []
     before = build.fingerprints(work), sorted(work.rglob("*"))
@@ -406,12 +403,13 @@ def test_bad_input_is_one_clear_line(checkpoints, work, capfd, case):
 
 @pytest.mark.parametrize("kind", ["single", "sharded"])
 def test_the_copies_are_fine_before_they_are_spoiled(checkpoints, work, capfd, kind):
-    assert trim(capfd, "-m", checkpoints / kind, "-o", work / "out") == (0, "")
+    assert trim(capfd, "-m", checkpoints[kind], "-o", work / "out") == (0, "")
 
 
+@pytest.mark.slow
 def test_errors_of_the_script_itself(checkpoints, work):
     """The same through the interpreter: nothing of a library's chatter on stderr."""
-    model = Path(shutil.copytree(checkpoints / "single", work / "model"))
+    model = Path(shutil.copytree(checkpoints["single"], work / "model"))
     custom_code(model)
     result = subprocess.run([*COMMAND, "-m", model], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert result.returncode == 1
@@ -423,7 +421,7 @@ def test_errors_of_the_script_itself(checkpoints, work):
 
 
 def test_read_only_source_folder(checkpoints, work, capfd):
-    model = Path(shutil.copytree(checkpoints / "sharded", work / "model"))
+    model = Path(shutil.copytree(checkpoints["sharded"], work / "model"))
     before = build.fingerprints(model)
     for path in model.iterdir():
         path.chmod(0o444)
@@ -443,7 +441,7 @@ def test_symlinked_files_of_the_hub_cache(checkpoints, work, capfd, options):
     blobs, model = work / "blobs", work / "snapshots" / "abc"
     blobs.mkdir()
     model.mkdir(parents=True)
-    for path in (checkpoints / "sharded").iterdir():
+    for path in (checkpoints["sharded"]).iterdir():
         shutil.copy(path, blobs / f"blob-of-{path.name}".replace(".", "-"))
         (model / path.name).symlink_to(Path("../../blobs") / f"blob-of-{path.name}".replace(".", "-"))
     before = build.fingerprints(work)
@@ -456,7 +454,7 @@ def test_symlinked_files_of_the_hub_cache(checkpoints, work, capfd, options):
 
 
 def test_default_output_stands_beside_the_model(checkpoints, work, capfd):
-    model = Path(shutil.copytree(checkpoints / "single", work / "model"))
+    model = Path(shutil.copytree(checkpoints["single"], work / "model"))
     assert trim(capfd, "-m", f"{model}/")[0] == 0
     assert sorted(path.name for path in work.iterdir()) == ["model", "model__trimm_vocab"]
 
@@ -476,11 +474,12 @@ def small_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["single", "sharded", "bin"])
 def test_a_full_disk_leaves_nothing(checkpoints, work, small_disk, kind):
-    model, notice = checkpoints / kind, ""
+    model, notice = checkpoints[kind], ""
     if kind == "bin":
-        model = Path(shutil.copytree(checkpoints / "single", work / "model"))
+        model = Path(shutil.copytree(checkpoints["single"], work / "model"))
         build.as_bin(model)
         notice = (
             f"{model} has no safetensors: reading pytorch_model.bin with weights_only=True and writing it "
@@ -542,10 +541,11 @@ def interrupt_in_the_middle(process: subprocess.Popen, part: Path, number: int, 
     pytest.fail("the run ended before its weights could be seen")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
 def test_ctrl_c_leaves_nothing(checkpoints, work, sharded):
-    size = 600 << 20
-    model = big_model(work / "model", checkpoints / "single", size=size, sharded=sharded)
+    size = 300 << 20
+    model = big_model(work / "model", checkpoints["single"], size=size, sharded=sharded)
     process = subprocess.Popen(
         [*COMMAND, "-m", model, "-o", work / "out"],
         stdout=subprocess.PIPE,
@@ -559,10 +559,11 @@ def test_ctrl_c_leaves_nothing(checkpoints, work, sharded):
     assert sorted(path.name for path in work.iterdir()) == ["model"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
 def test_a_killed_run_never_looks_finished_and_the_next_one_starts_clean(checkpoints, work, sharded):
     size = 300 << 20
-    model = big_model(work / "model", checkpoints / "single", size=size, sharded=sharded)
+    model = big_model(work / "model", checkpoints["single"], size=size, sharded=sharded)
     process = subprocess.Popen(
         [*COMMAND, "-m", model, "-o", work / "out"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -576,8 +577,9 @@ def test_a_killed_run_never_looks_finished_and_the_next_one_starts_clean(checkpo
     assert read_json(work / "out" / "verify_report.json")["passed"]
 
 
+@pytest.mark.slow
 def test_two_runs_with_one_output(checkpoints, work):
-    model = big_model(work / "model", checkpoints / "single", size=100 << 20, sharded=False)
+    model = big_model(work / "model", checkpoints["single"], size=100 << 20, sharded=False)
     runs = [
         subprocess.Popen(
             [*COMMAND, "-m", model, "-o", work / "out"],

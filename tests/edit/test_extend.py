@@ -106,8 +106,12 @@ def pair(request, tmp_path_factory) -> Pair:
 
 
 @pytest.fixture(scope="module")
-def qwen2(tmp_path_factory) -> Pair:
-    return make_pair(tmp_path_factory.mktemp("qwen2"), tied=False)
+def qwen2(trimmed, tmp_path_factory) -> Pair:
+    folder = tmp_path_factory.mktemp("qwen2")
+    source = trimmed(tied=False)
+    before = build.fingerprints(source)
+    extend_vocab(source, folder / "out", words=write_words(folder / "words.jsonl"), init="mean")
+    return Pair(source, folder / "out", before, "mean")
 
 
 @pytest.fixture
@@ -326,8 +330,8 @@ def test_extended_folder_can_be_trimmed(qwen2, tmp_path):
     assert set(CONTENTS) <= tokenizer.added.keys()
 
 
-def test_an_untrimmed_model_is_extended_into_its_padding_rows(tmp_path, words):
-    base = build.make_checkpoint(tmp_path / "base", "qwen2")
+def test_an_untrimmed_model_is_extended_into_its_padding_rows(checkpoint, tmp_path, words):
+    base = checkpoint()
     n_tokens, rows = len(read_tokenizer_json(base).tokens), read_json(base / "config.json")["vocab_size"]
     extend_vocab(base, tmp_path / "out", words=words)
     record = read_json(tmp_path / "out" / "vocab_edit.json")
@@ -577,9 +581,9 @@ def test_numbers_that_cannot_be_taken(qwen2, tmp_path, flags, expected):
 
 
 @pytest.mark.slow
-def test_a_chosen_list_is_taken_whole(tmp_path, capsys):
+def test_a_chosen_list_is_taken_whole(checkpoint, tmp_path, capsys):
     """build_vi_words.py --choose N --syllables auto → extend_vocab --words FILE: all N tokens."""
-    base = build.make_checkpoint(tmp_path / "base", "qwen2")
+    base = checkpoint()
     corpus = tmp_path / "texts.txt"
     corpus.write_text("\n".join([*TEXTS, *build.COVERED] * 3), encoding="utf-8")
     chosen = tmp_path / "chosen.jsonl"
@@ -637,8 +641,8 @@ def test_dictionaries_that_cannot_be_taken(qwen2, tmp_path, words, monkeypatch, 
 
 
 @pytest.mark.parametrize("family", ["t5", "mt5"])
-def test_t5_is_refused(tmp_path, words, family):
-    base = build.make_checkpoint(tmp_path / "base", family)
+def test_t5_is_refused(checkpoint, tmp_path, words, family):
+    base = checkpoint(family)
     with pytest.raises(UserError, match="puts spaces beside added tokens, so it cannot be extended"):
         extend_vocab(base, tmp_path / "out", words=words)
     assert not (tmp_path / "out").exists()
@@ -674,8 +678,8 @@ def test_pieces_beside_more_tokens_are_refused(tmp_path, words):
         extend_vocab(base, tmp_path / "out", words=words)
 
 
-def test_a_base_of_another_model_is_refused(qwen2, tmp_path, words):
-    other = build.make_checkpoint(tmp_path / "llama", "llama", tied=False)
+def test_a_base_of_another_model_is_refused(qwen2, checkpoint, tmp_path, words):
+    other = checkpoint("llama", tied=False)
     with pytest.raises(UserError, match="-b must be the checkpoint that the model was trimmed out of"):
         extend_vocab(qwen2.source, tmp_path / "out", base=other, words=words)
     other = build.make_checkpoint(tmp_path / "wide", "qwen2", tied=False, hidden_size=16)

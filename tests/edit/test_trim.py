@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -81,22 +82,27 @@ class Pair:
         return old, new
 
 
-def make_pair(folder: Path, family: str = "qwen2", *, trim: dict[str, Any] | None = None, **how: Any) -> Pair:
-    source = build.make_checkpoint(folder / "base", family, **how)
-    before = build.fingerprints(source)
-    trim_vocab(source, folder / "out", **(trim or {}))
-    return Pair(source, folder / "out", before)
+@pytest.fixture(scope="module")
+def make_pair(checkpoint, trimmed) -> Callable[..., Pair]:
+    """As checkpoint, with the folder trimmed out of it."""
+
+    def make(*family: str, **how: Any) -> Pair:
+        source = checkpoint(*family, **how)
+        before = build.fingerprints(source)
+        return Pair(source, trimmed(*family, **how), before)
+
+    return make
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda c: f"{c[0]}-{'tied' if c[1] else 'untied'}-{c[2]}")
-def pair(request, tmp_path_factory) -> Pair:
+def pair(request, make_pair) -> Pair:
     family, tied, shards = request.param
-    return make_pair(tmp_path_factory.mktemp(family), family, tied=tied, shards=shards)
+    return make_pair(family, tied=tied, shards=shards)
 
 
 @pytest.fixture(scope="module")
-def qwen2(tmp_path_factory) -> Pair:
-    return make_pair(tmp_path_factory.mktemp("qwen2"))
+def qwen2(make_pair) -> Pair:
+    return make_pair()
 
 
 @pytest.fixture
@@ -154,7 +160,7 @@ def test_rows_are_the_old_rows_and_then_zeros(pair):
 
 def test_source_is_untouched(pair):
     assert build.fingerprints(pair.source) == pair.before
-    assert sorted(path.name for path in pair.source.parent.iterdir()) == ["base", "out"]
+    assert sorted(path.name for path in pair.source.parent.iterdir()) == ["base", "base__trimm_vocab"]
 
 
 def test_generate_never_chooses_what_is_suppressed(pair):
@@ -355,8 +361,8 @@ def test_plan_says_what_the_bytes_will_be(source, tmp_path, capsys):
     assert f"{before:,}" in line and f"{after:,}" in line and f"{1 - after / before:.1%}" in line
 
 
-def test_hardlink_shares_files_without_vocabulary_rows(tmp_path):
-    source = build.make_checkpoint(tmp_path / "base", shards=3)
+def test_hardlink_shares_files_without_vocabulary_rows(checkpoint, tmp_path):
+    source = Path(shutil.copytree(checkpoint(shards=3), tmp_path / "base"))
     before = build.fingerprints(source)
     trim_vocab(source, tmp_path / "out", hardlink=True)
     trim_vocab(source, tmp_path / "copied")
@@ -456,9 +462,9 @@ def test_trimming_a_trimmed_folder_again(qwen2, tmp_path):
     assert max(suppressed) < edit["vocab_size"]
 
 
-def test_half_precision_rows_are_copied_as_they_are(tmp_path):
+def test_half_precision_rows_are_copied_as_they_are(make_pair):
     for dtype in ("bfloat16", "float16"):
-        pair = make_pair(tmp_path / dtype, dtype=dtype, tied=False)
+        pair = make_pair(dtype=dtype, tied=False)
         old, new = (read_checkpoint(folder) for folder in (pair.source, pair.out))
         for name in ("model.embed_tokens.weight", "lm_head.weight"):
             assert new.tensors[name].dtype == {"bfloat16": "BF16", "float16": "F16"}[dtype]

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import build
 import numpy as np
 import pytest
 from corpora import PACK, as_jsonl, put
@@ -15,7 +14,6 @@ from tiny import ROOT, edit_json
 from vocabkit.checkpoint.folder import start_token
 from vocabkit.checkpoint.shards import read_checkpoint
 from vocabkit.edit.extend import extend_vocab
-from vocabkit.edit.trim import trim_vocab
 from vocabkit.errors import UserError
 from vocabkit.files import read_json, write_json
 from vocabkit.verify import ladder
@@ -26,11 +24,9 @@ from vocabkit.verify.logits import MAX_LENGTH, check_model, cut_pieces, sample
 
 
 @pytest.fixture
-def pair(tmp_path) -> tuple[Path, Path]:
+def pair(checkpoint, trimmed, tmp_path) -> tuple[Path, Path]:
     """An untied source and the folder trimmed out of it, which the test may break."""
-    source = build.make_checkpoint(tmp_path / "base", "qwen2", tied=False)
-    trim_vocab(source, tmp_path / "out")
-    return source, tmp_path / "out"
+    return checkpoint(tied=False), Path(shutil.copytree(trimmed(tied=False), tmp_path / "out"))
 
 
 def findings(source: Path, out: Path, texts: Path | None = None) -> list[str]:
@@ -51,10 +47,9 @@ def overwrite(out: Path, name: str, data: bytes, *, row: int = 0) -> None:
 
 
 @pytest.mark.parametrize("family, tied", [("qwen2", True), ("llama", False), ("gemma2", True), ("t5", False)])
-def test_is_clean_after_trimming(tmp_path, family, tied):
-    source = build.make_checkpoint(tmp_path / "base", family, tied=tied)
-    trim_vocab(source, tmp_path / "out")
-    assert findings(source, tmp_path / "out") == []
+def test_is_clean_after_trimming(checkpoint, trimmed, tmp_path, family, tied):
+    shutil.copytree(trimmed(family, tied=tied), tmp_path / "out")
+    assert findings(checkpoint(family, tied=tied), tmp_path / "out") == []
     report = read_json(tmp_path / "out" / "verify_report.json")
     numbers = {name: value for check in report["checks"] for name, value in check["numbers"].items()}
     assert numbers["positions"] > 50 and numbers["same_argmax"] == numbers["positions"]
@@ -153,6 +148,7 @@ def test_many_findings_of_a_kind_are_counted(pair):
     assert len(found) <= SHOWN + 1
 
 
+@pytest.mark.slow
 def test_exit_status_and_table(pair):
     source, out = pair
     command = [
@@ -176,9 +172,9 @@ def test_exit_status_and_table(pair):
     assert "FAILED 3 rows" in bad.stdout
 
 
-def test_another_base_is_refused(pair, tmp_path):
+def test_another_base_is_refused(pair, checkpoint):
     source, out = pair
-    other = build.make_checkpoint(tmp_path / "other", "llama")
+    other = checkpoint("llama")
     with pytest.raises(UserError, match="was made from"):
         verify_edit(other, out)
     with pytest.raises(UserError, match="vocab_edit.json is missing"):
@@ -209,10 +205,10 @@ def test_texts_are_all_that_a_corpus_may_be_and_are_looked_at_first(pair, tmp_pa
 
 
 @pytest.fixture(scope="module")
-def made_extended(tmp_path_factory) -> tuple[Path, Path]:
+def made_extended(checkpoint, tmp_path_factory) -> tuple[Path, Path]:
     """An untied source and the folder extended out of it, made once."""
     folder = tmp_path_factory.mktemp("extended")
-    source = build.make_checkpoint(folder / "base", "qwen2", tied=False)
+    source = checkpoint(tied=False)
     (folder / "words.txt").write_text("hôm nay\nthanh điệu\n", encoding="utf-8")
     extend_vocab(source, folder / "out", words=folder / "words.txt")
     return source, folder / "out"
