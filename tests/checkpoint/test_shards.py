@@ -17,10 +17,8 @@ from safetensors.torch import load_file, save_file
 from tiny import edit_json
 
 from vocabkit.checkpoint import shards as checkpoint_shards
-from vocabkit.checkpoint.numbers import rows_as_float32
 from vocabkit.checkpoint.shards import (
     DTYPE_BITS,
-    Tensor,
     copy_unchanged,
     is_zero,
     read_checkpoint,
@@ -120,17 +118,6 @@ def test_rows_of_a_vector_are_single_numbers(tmp_path):
     assert bias.row_bytes == 4
     rows = np.concatenate(list(read_rows(bias, [0, 5, 95])))
     assert rows.tobytes() == tensors["head.bias"][[0, 5, 95]].numpy().tobytes()
-
-
-def test_rows_as_float32(tmp_path, dtype):
-    tensors = save_checkpoint(tmp_path / "model", tied=True, shards=1, dtype=dtype)
-    found = read_checkpoint(tmp_path / "model").tensors
-    values = rows_as_float32(found["embed.weight"], [1, 4, 90])
-    assert np.array_equal(values, tensors["embed.weight"][[1, 4, 90]].float().numpy())
-    assert rows_as_float32(found["embed.weight"], []).shape[0] == 0
-    wrong = Tensor("x", tmp_path / "model" / "model.safetensors", "I8", (4, 2), 0, 8)
-    with pytest.raises(UserError, match="x is I8, expected BF16, F16, F32 or F64"):
-        rows_as_float32(wrong, [0])
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_noticed(tmp_path):

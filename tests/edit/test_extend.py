@@ -21,9 +21,8 @@ from transformers import AutoTokenizer
 
 import build_vi_words
 import model_edit
-from vocabkit.checkpoint.numbers import as_stored, to_bfloat16
 from vocabkit.checkpoint.record import EditRecord
-from vocabkit.checkpoint.shards import Tensor, read_checkpoint
+from vocabkit.checkpoint.shards import read_checkpoint
 from vocabkit.checkpoint.vocab_tensors import find_vocab_tensors
 from vocabkit.edit import extend
 from vocabkit.edit.extend import extend_vocab
@@ -287,13 +286,6 @@ def test_vocab_edit_is_chained(qwen2):
     assert not set(suppressed) & set(trimmed["suppressed"][PADDING][: len(WORDS)])
 
 
-def test_card_names_words_and_formula(qwen2):
-    card = (qwen2.out / "README.md").read_text(encoding="utf-8")
-    for part in ("4 Vietnamese words", "4 từ tiếng Việt", "“hôm nay”", "formula `mean`", "công thức `mean`"):
-        assert part in card
-    assert "{" not in card and "base_model: base__trimm_vocab\n" in card
-
-
 def test_sentencepiece_model_agrees(tmp_path, words):
     """tokenizer.model knows the words as user-defined pieces with the same ids, and cuts texts alike."""
     import sentencepiece
@@ -429,41 +421,6 @@ def test_neighbours_by_hidden_state(qwen2, tmp_path, words):
         wanted, norms = old[ids].mean(0), old[: qwen2.n_old].norm(dim=1)
         wanted *= wanted.norm().clamp(norms.min(), norms.max()) / wanted.norm()
         torch.testing.assert_close(made[qwen2.n_old], wanted)
-
-
-# Numbers as they are stored
-
-
-def test_bfloat16_is_rounded_to_nearest_even_as_torch_does():
-    generator = np.random.default_rng(0)
-    bits = generator.integers(0, 2**32, 200_000, dtype=np.uint32)
-    halves = (np.arange(2**12, dtype=np.uint32) << 16 | 0x8000) + 0x3F000000  # exactly between two
-    values = np.concatenate([bits, halves, halves - 1, halves + 1]).view(np.float32)
-    values = values[~np.isnan(values)]
-    wanted = torch.from_numpy(values.copy()).to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
-    assert (to_bfloat16(values) == wanted).all()
-    named = np.array([1.0, -0.0, 3.3895314e38, np.inf, 1 + 2**-8, 1 + 3 * 2**-8], np.float32)
-    assert [hex(v) for v in to_bfloat16(named)] == [
-        "0x3f80",
-        "0x8000",
-        "0x7f7f",
-        "0x7f80",
-        "0x3f80",
-        "0x3f82",
-    ]
-    assert (to_bfloat16(np.array([np.nan], np.float32)) & 0x7F80 == 0x7F80).all()
-    assert to_bfloat16(np.array([[np.nan]], np.float32)).shape == (1, 1)
-
-
-def test_a_value_that_does_not_fit_is_an_error():
-    for dtype, values in (("F16", [[1e6]]), ("BF16", [[np.inf]]), ("F32", [[np.nan]])):
-        tensor = Tensor("embed", Path("model.safetensors"), dtype, (1, 1), 0, 4 if dtype == "F32" else 2)
-        with pytest.raises(UserError, match=f"a new row of embed does not fit into {dtype}"):
-            as_stored(np.array(values, np.float32), tensor)
-    with pytest.raises(UserError, match="is F8_E4M3, expected"):
-        as_stored(np.ones((1, 1), np.float32), Tensor("embed", Path("x"), "F8_E4M3", (1, 1), 0, 1))
-    tensor = Tensor("embed", Path("x"), "F64", (2, 2), 0, 32)
-    assert as_stored(np.eye(2, dtype=np.float32), tensor).view(np.float64).tolist() == [[1, 0], [0, 1]]
 
 
 # The file of words

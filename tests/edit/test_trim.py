@@ -1,7 +1,6 @@
 """vocabkit/edit/trim.py on every family: what comes out is the base with fewer rows, and nothing else."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -236,50 +235,12 @@ def test_generated_text_has_no_foreign_character(qwen2):
     assert not foreign and len(text) > 100
 
 
-def test_card_is_in_both_languages(qwen2):
-    card = (qwen2.out / "README.md").read_text(encoding="utf-8")
-    edit = qwen2.edit
-    for text in ("with the vocabulary of English and Vietnamese", "## Tiếng Việt", "bộ từ vựng tiếng Anh"):
-        assert text in card
-    assert f"**{edit['n_tokens']:,} of {edit['base_n_tokens']:,} tokens**" in card
-    assert f"**giữ {edit['n_tokens']:,} trên {edit['base_n_tokens']:,} token**" in card
-    assert "{" not in card, "a field was not filled in"
-
-
-def test_card_names_no_folder_of_this_machine_as_base_model(qwen2):
-    front = (qwen2.out / "README.md").read_text(encoding="utf-8").split("---")[1]
-    assert "base_model: base\n" in front
-
-
-def test_verify_report_holds_the_checks_that_were_made(qwen2):
-    report = read_json(qwen2.out / "verify_report.json")
-    assert (report["format"], report["version"], report["passed"]) == ("verify-report", 1, True)
-    assert [check["name"] for check in report["checks"]] == ["1 files", "2 tokenizer", "3 rows"]
-    assert report["model"] == str(qwen2.out)
-
-
-def test_report_names_no_folder_that_is_gone(qwen2):
-    assert ".part" not in (qwen2.out / "verify_report.json").read_text(encoding="utf-8")
-
-
 def test_settings_name_the_new_ids(qwen2):
     tokenizer = read_tokenizer_json(qwen2.out)
     for name in ("config.json", "generation_config.json"):
         settings = read_json(qwen2.out / name)
         assert tokenizer.tokens[settings["eos_token_id"]] == "<|im_end|>"
         assert tokenizer.tokens[settings["pad_token_id"]] == "<|endoftext|>"
-
-
-def test_other_files_are_copied_and_dangerous_ones_left_out(source, tmp_path, capsys):
-    (source / "LICENSE").write_text("terms\n", encoding="utf-8")
-    (source / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
-    (source / "modeling_x.py").write_text("raise SystemExit", encoding="utf-8")
-    (source / "pytorch_model.bin").write_bytes(b"old weights")
-    trim_vocab(source, tmp_path / "out")
-    assert (tmp_path / "out" / "LICENSE").read_text(encoding="utf-8") == "terms\n"
-    assert (tmp_path / "out" / "chat_template.jinja").exists()
-    assert not list((tmp_path / "out").glob("*.py")) and not list((tmp_path / "out").glob("*.bin"))
-    assert "left out: modeling_x.py, pytorch_model.bin" in capsys.readouterr().out
 
 
 def test_missing_generation_config_is_made_from_config(source, tmp_path):
@@ -359,25 +320,6 @@ def test_plan_says_what_the_bytes_will_be(source, tmp_path, capsys):
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("bytes ")]
     before, after = (read_checkpoint(folder).size for folder in (source, tmp_path / "out"))
     assert f"{before:,}" in line and f"{after:,}" in line and f"{1 - after / before:.1%}" in line
-
-
-def test_hardlink_shares_files_without_vocabulary_rows(checkpoint, tmp_path):
-    source = Path(shutil.copytree(checkpoint(shards=3), tmp_path / "base"))
-    before = build.fingerprints(source)
-    trim_vocab(source, tmp_path / "out", hardlink=True)
-    trim_vocab(source, tmp_path / "copied")
-    shared, own = [], []
-    for file in source.glob("*.safetensors"):
-        (shared if os.path.samefile(file, tmp_path / "out" / file.name) else own).append(file.name)
-        assert not os.path.samefile(file, tmp_path / "copied" / file.name)
-        assert (
-            build.fingerprints(tmp_path / "copied")[file.name]
-            == (build.fingerprints(tmp_path / "out")[file.name])
-        )
-    index = read_json(source / "model.safetensors.index.json")
-    assert own == [index["weight_map"]["model.embed_tokens.weight"]] and len(shared) == 2
-    shutil.rmtree(tmp_path / "out")
-    assert build.fingerprints(source) == before
 
 
 # Kept lists
@@ -471,15 +413,6 @@ def test_half_precision_rows_are_copied_as_they_are(make_pair):
             assert torch.equal(
                 read_all(new)[name][: pair.edit["n_tokens"]], read_all(old)[name][pair.edit["new_to_old"]]
             )
-
-
-def test_a_wrong_output_is_not_published(source, tmp_path):
-    """Checks stand between OUT.part and OUT: files that contradict each other never get through."""
-    text = (source / "merges.txt").read_text(encoding="utf-8").split("\n")
-    (source / "merges.txt").write_text("\n".join([text[0], text[2], text[1], *text[3:]]), encoding="utf-8")
-    with pytest.raises(UserError, match="merges.txt.*differ"):
-        trim_vocab(source, tmp_path / "out")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 
 # Real models

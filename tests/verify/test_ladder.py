@@ -1,6 +1,5 @@
 """verify_edit: clean on what trimm_vocab writes, and every rung fails when its input is broken."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -11,16 +10,13 @@ import pytest
 from corpora import PACK, as_jsonl, put
 from tiny import ROOT, edit_json
 
-from vocabkit.checkpoint.folder import start_token
 from vocabkit.checkpoint.shards import read_checkpoint
 from vocabkit.edit.extend import extend_vocab
 from vocabkit.errors import UserError
 from vocabkit.files import read_json, write_json
 from vocabkit.verify import ladder
 from vocabkit.verify.check import SHOWN
-from vocabkit.verify.edited import open_edited
 from vocabkit.verify.ladder import verify_edit
-from vocabkit.verify.logits import MAX_LENGTH, check_model, cut_pieces, sample
 
 
 @pytest.fixture
@@ -293,40 +289,3 @@ def test_text_with_new_tokens_only_has_a_cost_but_no_logits(extended, tmp_path):
     cost = read_json(out / "verify_report.json")["checks"][-1]["numbers"]
     assert cost["bits_per_byte"] > 0 and cost["covered_bits_per_byte"] is None
     assert cost["tokens_per_char"] < cost["tokens_per_char_base"] < 1
-
-
-def test_the_cost_of_new_words_is_that_of_the_edited_model(extended):
-    """Bits per byte over every token that may be chosen, new ones included, padding not."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    source, out = extended
-    edited = open_edited(source, out)
-    text = "Xin chào, hôm nay trời đẹp."
-    _, cost = check_model(edited, [text])
-    (piece,) = cut_pieces(edited, [text])
-    assert NEW in piece.new_ids and not piece.covered
-    model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
-    with torch.no_grad():
-        logits = model(torch.tensor([piece.new_ids[:-1]])).logits[0, :, : edited.record.n_tokens].double()
-    chosen = logits.log_softmax(1)[range(len(logits)), piece.new_ids[1:]]
-    wanted = -float(chosen.sum()) / np.log(2) / len(text.encode())
-    assert cost.numbers["bits_per_byte"] == pytest.approx(wanted, rel=1e-5)
-
-
-def test_a_folder_without_a_start_token(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 5}), encoding="utf-8")
-    with pytest.raises(UserError, match="names no bos_token_id"):
-        start_token(tmp_path)
-
-
-def test_pieces_are_cut_and_spread(pair):
-    source, out = pair
-    edited = open_edited(source, out)
-    text = "Xin chào các bạn, hôm nay trời đẹp quá. " * 60
-    pieces = cut_pieces(edited, [text])
-    assert len(pieces) > 1 and sum(piece.size for piece in pieces) == len(text.encode())
-    assert all(max(len(p.old_ids), len(p.new_ids)) <= MAX_LENGTH for p in pieces)
-    many = [f"{at:04}" for at in range(1000)]
-    assert sample(many, 10) == [f"{at:04}" for at in range(0, 1000, 100)]
-    assert sample(many, 10_000) == many

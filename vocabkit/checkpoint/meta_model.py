@@ -102,6 +102,7 @@ def as_user_error(folder: Path, what: str, next_step: str) -> Iterator[None]:
 
 
 def read_config(folder: Path) -> Any:
+    """Return the config of a folder; UserError for a model that transformers does not know by itself."""
     raw = read_json_object(folder / "config.json")
     model_type = raw.get("model_type")
     if model_type not in transformers.CONFIG_MAPPING:
@@ -117,6 +118,7 @@ def read_config(folder: Path) -> Any:
 
 
 def auto_class(folder: Path, config: Any) -> Any:
+    """Return the class that loads the model; UserError for one that does not write text."""
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     if type(config) in auto._model_mapping.keys():
         return auto
@@ -131,6 +133,7 @@ def auto_class(folder: Path, config: Any) -> Any:
 
 
 def build_meta_model(folder: Path, config: Any) -> Any:
+    """Return the model of a config without memory for its tensors, ties made."""
     auto = auto_class(folder, config)
     with as_user_error(folder, "model of config.json", "correct config.json"), torch.device("meta"):
         model = auto.from_config(config) if hasattr(auto, "from_config") else auto._from_config(config)

@@ -1,7 +1,7 @@
 """Which tensors of a checkpoint have one row per token id: its input embeddings, its output head, their bias.
 
 Decided from config.json and the tensors' names. Known architectures stand in a table, so that trimming needs
-no torch; any other model class is built on the meta device (vocabkit/models/load.py) and asked.
+no torch; any other model class is built on the meta device (checkpoint/meta_model.py) and asked.
 """
 
 from collections.abc import Mapping

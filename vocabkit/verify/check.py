@@ -1,4 +1,8 @@
-"""What the checks found: a table for people on stdout, verify_report.json for programs."""
+"""What the checks found: a table for people on stdout, verify_report.json for programs.
+
+A check reads both folders and writes nothing. A finding is a sentence that names the file or the token; an
+edit is right if no check has one.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What an edit costs: logits and probabilities of the edited model beside its base.
+"""Rungs 4 and 5, what an edit costs: logits and probabilities of the edited model beside its base.
 
 Reads two folders and texts, runs both models one after the other (so that only one is in memory), writes
 nothing. Losses are given in bits per byte of text, the one unit that two vocabularies share: bits_per_byte =

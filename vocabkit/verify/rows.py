@@ -1,5 +1,4 @@
-"""The third rung of the ladder (verify/tokenizer.py): the rows of an edited checkpoint beside those of its
-base.
+"""Rung 3: the rows of an edited checkpoint beside those of its base.
 
 Reads the vocabulary tensors of the two folders a block at a time and the headers of all others; writes
 nothing.

@@ -1,8 +1,6 @@
-"""The checks that an edited checkpoint is what it claims to be: files, tokenizer, rows (logits and cost:
-verify/logits.py).
+"""Rung 2: the edited tokenizer beside the base's, on texts, on every token's own text, on the chat template.
 
-Each check reads the two folders and returns a Check with its findings; it writes nothing and repairs nothing.
-A finding is a sentence that names the file or the token; an edit is right if no check has one.
+Reads the tokenizer files of both folders; writes nothing and repairs nothing.
 """
 
 import itertools
@@ -30,8 +28,8 @@ def check_tokenizer(edited: Edited, texts: Iterable[str], *, name: str = "the gi
     """2: kept tokens encode as before, every text decodes as before, and the chat template renders to mapped
     ids; new merges do nothing but join tokens of the encoding that the base has, with the new words.
 
-    For Unigram, which has no bytes to fall back on, only texts whose
-    old encoding is kept must decode as before; the others are counted.
+    For Unigram, which has no bytes to fall back on, only texts whose old encoding is kept must decode as
+    before; the others are counted.
     """
     check = Check("2 tokenizer")
     changed = [
