@@ -143,9 +143,8 @@ def table_rows(folder: Path, first: int, stop: int) -> tuple[Any, Any]:
     from vocabkit.checkpoint.numbers import rows_as_float32
     from vocabkit.checkpoint.shards import read_checkpoint
     from vocabkit.checkpoint.vocab_tensors import find_vocab_tensors
-    from vocabkit.files import read_json_object
 
-    found = find_vocab_tensors(read_checkpoint(folder), read_json_object(folder / "config.json"))
+    found = find_vocab_tensors(read_checkpoint(folder))
     embed = rows_as_float32(found.embed[0], range(first, stop))
     if found.tied:
         return embed, embed

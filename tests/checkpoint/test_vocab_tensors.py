@@ -19,7 +19,7 @@ ROWS = 64
 
 
 def find(folder: Path) -> VocabTensors:
-    return find_vocab_tensors(read_checkpoint(folder), read_json(folder / "config.json"))
+    return find_vocab_tensors(read_checkpoint(folder))
 
 
 def write(folder: Path, tensors: dict[str, Any], **config: Any) -> Path:

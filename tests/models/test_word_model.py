@@ -15,7 +15,6 @@ from vocabkit.checkpoint.record import new_rows
 from vocabkit.checkpoint.shards import read_checkpoint
 from vocabkit.checkpoint.vocab_tensors import find_vocab_tensors
 from vocabkit.errors import UserError
-from vocabkit.files import read_json
 from vocabkit.models.load import load_model
 from vocabkit.models.split_rows import split_rows
 from vocabkit.models.word_model import Rows, WordModel, load_word_model, rows_of_tensors
@@ -34,7 +33,7 @@ def qwen2(tmp_path_factory):
 def test_the_model_says_what_the_two_folders_say(tmp_path, family, tied):
     source = make(tmp_path, family, tied=tied)
     out = extended(source, tmp_path / "out", init="random")
-    tensors = find_vocab_tensors(read_checkpoint(out), read_json(out / "config.json"))
+    tensors = find_vocab_tensors(read_checkpoint(out))
     first = new_tokens(out)[0]
     model = load_word_model(source, rows_of_tensors(tensors, matrices(out)), first_new=first)
     contexts = contexts_of(source, out.parent / "texts.txt")[:3]

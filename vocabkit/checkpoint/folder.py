@@ -102,7 +102,7 @@ def open_folder(path: Path, *, to_edit: bool = False) -> Folder:
     """
     tokenizer = read_tokenizer_json(path)
     checkpoint = open_weights(path) if to_edit else read_checkpoint(path)
-    tensors = find_vocab_tensors(checkpoint, read_json_object(path / "config.json"))
+    tensors = find_vocab_tensors(checkpoint)
     highest = max(tokenizer.tokens)
     if highest >= tensors.rows:
         raise UserError(

@@ -75,6 +75,10 @@ class Checkpoint:
         """Bytes of all tensors."""
         return sum(tensor.size for tensor in self.tensors.values())
 
+    def tensors_in(self, file: Path) -> list[Tensor]:
+        """The tensors of one of its files, in the order of their bytes."""
+        return [tensor for tensor in self.tensors.values() if tensor.file == file]
+
 
 def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors of one file in the order of their bytes, and its metadata; UserError if it is
@@ -245,7 +249,7 @@ def write_with_rows(
     """
 
     def write(file: Path) -> None:
-        tensors = [tensor for tensor in source.tensors.values() if tensor.file == file]
+        tensors = source.tensors_in(file)
         resized = [_with_rows(t, vocab_size) if t.name in vocabulary else t for t in tensors]
         header = header_bytes(resized, source.metadata[file])
         with file.open("rb", buffering=0) as reader, (target / file.name).open("xb", buffering=0) as writer:

@@ -112,7 +112,7 @@ def _convert(checkpoint: BinCheckpoint, target: Path, progress: Progress) -> Non
         name = SINGLE
         if checkpoint.is_sharded:
             name = f"model-{number:05}-of-{len(checkpoint.files):05}.safetensors"
-        tensors = [tensor for tensor in checkpoint.tensors.values() if tensor.file == file]
+        tensors = checkpoint.tensors_in(file)
         weight_map |= {tensor.name: name for tensor in tensors}
         state = _load(file)
         with (target / name).open("xb", buffering=0) as writer:

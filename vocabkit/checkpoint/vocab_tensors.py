@@ -10,6 +10,7 @@ from typing import Any
 
 from vocabkit.checkpoint.shards import Checkpoint, Tensor
 from vocabkit.errors import UserError
+from vocabkit.files import read_json_object
 from vocabkit.tokenizer.settings import vocab_size_of
 
 # model_type → (names of input embeddings, names of output heads); what a checkpoint lacks of them is tied.
@@ -47,13 +48,14 @@ class VocabTensors:
         return {tensor.name for tensor in (*self.embed, *self.head)}
 
 
-def find_vocab_tensors(checkpoint: Checkpoint, config: Mapping[str, Any]) -> VocabTensors:
+def find_vocab_tensors(checkpoint: Checkpoint) -> VocabTensors:
     """Return the vocabulary tensors of a checkpoint.
 
     Raises UserError if there are none, if their rows are not vocab_size, if they are quantized, or if another
     tensor of an unknown architecture is as long as the vocabulary.
     """
     config_path = checkpoint.folder / "config.json"
+    config = read_json_object(config_path)
     rows = vocab_size_of(config, path=config_path)
     layout = LAYOUTS.get(config.get("model_type", ""))
     if layout is None:

@@ -1,4 +1,4 @@
-"""The model card of an edited or trained folder, in English and Vietnamese."""
+"""The model card of an edited folder, in English and Vietnamese."""
 
 from pathlib import Path
 

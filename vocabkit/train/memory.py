@@ -198,7 +198,7 @@ def stage_of(model: Model, options: StageOptions, settings: "TrainingArguments")
 def print_expectation(folder: Path, options: StageOptions, settings: "TrainingArguments") -> Stage:
     """Print the memory that a run on this folder is expected to take; return what it was reckoned from."""
     config, checkpoint = read_json_object(folder / "config.json"), read_checkpoint(folder)
-    found = find_vocab_tensors(checkpoint, config)
+    found = find_vocab_tensors(checkpoint)
     sizes = model_sizes(config, checkpoint.tensors, rows=found.rows, tied=found.tied)
     added = new_rows(folder)
     stage = stage_of(replace(sizes, new=len(added) if added else 0), options, settings)

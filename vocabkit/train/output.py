@@ -30,7 +30,7 @@ from vocabkit.checkpoint.shards import (
 )
 from vocabkit.checkpoint.vocab_tensors import find_vocab_tensors
 from vocabkit.errors import UserError
-from vocabkit.files import copy_file, copy_range, read_json_object, read_versioned, write_json
+from vocabkit.files import copy_file, copy_range, read_versioned, write_json
 
 TRAINING_FILE = "training.json"
 
@@ -68,7 +68,7 @@ def give_values(source: Path, changes: Mapping[str, Change]) -> None:
     """Ask for all new values in the order in which write_trained() does, so that it gets this one's part."""
     checkpoint = read_checkpoint(source)
     for file in _files(checkpoint, changes):
-        for tensor in _tensors_of(checkpoint, file):
+        for tensor in checkpoint.tensors_in(file):
             if change := changes.get(tensor.name):
                 change.values()
 
@@ -77,12 +77,8 @@ def _files(checkpoint: Checkpoint, changes: Mapping[str, Change]) -> list[Path]:
     return sorted({checkpoint.tensors[name].file for name in changes})
 
 
-def _tensors_of(checkpoint: Checkpoint, file: Path) -> list[Tensor]:
-    return [tensor for tensor in checkpoint.tensors.values() if tensor.file == file]
-
-
 def _write_file(checkpoint: Checkpoint, file: Path, target: Path, changes: Mapping[str, Change]) -> None:
-    tensors = _tensors_of(checkpoint, file)
+    tensors = checkpoint.tensors_in(file)
     with file.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
         write_all(writer, header_bytes(tensors, checkpoint.metadata[file]))
         for tensor in tensors:
@@ -106,7 +102,7 @@ def check_frozen(source: Path, part: Path, changes: Mapping[str, Change], pad_fr
     UserError otherwise: the folder then gets no name.
     """
     before, after = read_checkpoint(source), read_checkpoint(part)
-    vocabulary = find_vocab_tensors(before, read_json_object(source / "config.json")).names
+    vocabulary = find_vocab_tensors(before).names
     found: dict[str, Any] = {}
     for name, change in changes.items():
         old, new = before.tensors[name], after.tensors[name]

@@ -1,4 +1,4 @@
-"""An edited folder beside its base, opened once for all checks.
+"""An edited folder beside its base, opened once for all checks, and what the checks ask of the two.
 
 Reads both folders and vocab_edit.json; writes nothing.
 """
@@ -12,7 +12,7 @@ from vocabkit.checkpoint.record import EDIT_FILE, EditRecord
 from vocabkit.checkpoint.shards import Checkpoint, read_checkpoint
 from vocabkit.checkpoint.vocab_tensors import VocabTensors, find_vocab_tensors
 from vocabkit.errors import UserError
-from vocabkit.files import read_json_object, sha256_file
+from vocabkit.files import sha256_file
 from vocabkit.tokenizer.encoder import extended, load_encoder
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson, read_tokenizer_json
 
@@ -44,12 +44,12 @@ class Edited:
     @functools.cached_property
     def base_tensors(self) -> VocabTensors:
         """The base's tensors with one row per token; UserError if there are none."""
-        return find_vocab_tensors(self.base_checkpoint, read_json_object(self.base / "config.json"))
+        return find_vocab_tensors(self.base_checkpoint)
 
     @functools.cached_property
     def tensors(self) -> VocabTensors:
         """The edited tensors with one row per token; UserError if there are none."""
-        return find_vocab_tensors(self.checkpoint, read_json_object(self.out / "config.json"))
+        return find_vocab_tensors(self.checkpoint)
 
     @functools.cached_property
     def new_to_old(self) -> list[int | None]:
