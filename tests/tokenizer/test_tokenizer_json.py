@@ -15,6 +15,7 @@ from vocabkit.tokenizer.tokenizer_json import (
     BYTE_LEVEL_BPE,
     UNIGRAM,
     dump_tokenizer_json,
+    fingerprint,
     read_tokenizer_json,
 )
 
@@ -336,3 +337,16 @@ def test_dump_hard_tokens(token):
 @pytest.mark.parametrize("name", [name for name in REAL_NAMES if name != "gemma-2-it"])
 def test_dump_real_files(real, name):
     check_dump(real(name).tokenizer.data)
+
+
+def test_fingerprint_tells_ids_and_merges_apart() -> None:
+    vocab, merges = {"a": 0, "b": 1, "ab": 2, "ba": 3}, ["a b", "b a"]
+    same = fingerprint(dict(reversed(vocab.items())), [["a", "b"], ("b", "a")])
+    assert fingerprint(vocab, merges) == same
+    for other in (
+        fingerprint(vocab, merges[::-1]),
+        fingerprint(vocab, merges[:1]),
+        fingerprint({**vocab, "ba": 4}, merges),
+        fingerprint({**vocab, "c": 4}, merges),
+    ):
+        assert other != same

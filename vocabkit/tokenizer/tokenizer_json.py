@@ -376,7 +376,8 @@ def fingerprint(vocab: Mapping[str, int], merges: Iterable[Merge | list[str] | s
     >>> fingerprint(table, ["a b"]) == fingerprint(table, [["a", "b"]])
     True
     """
-    content = [sorted(vocab.items(), key=lambda item: item[1]), [parse_merge(merge) for merge in merges]]
+    pairs = [merge if isinstance(merge, tuple) else parse_merge(merge) for merge in merges]
+    content = [sorted(vocab.items(), key=lambda item: item[1]), pairs]
     return hashlib.sha256(json.dumps(content).encode("ascii")).hexdigest()
 
 
