@@ -12,7 +12,6 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -25,10 +24,9 @@ from vocabkit.rows.contexts import find_taught_contexts
 from vocabkit.rows.make import Origin, check_base, make_rows
 from vocabkit.rows.names import choose_init
 from vocabkit.tokenizer import bpe
-from vocabkit.tokenizer.encoder import extended, load_encoder
-from vocabkit.tokenizer.spm import piece_tokens, select_pieces
-from vocabkit.tokenizer.tokenizer_json import UNIGRAM, TokenizerJson, stored_text
-from vocabkit.vocab.new_tokens import check_extended, check_pieces, check_syllables, make_merges, make_tokens
+from vocabkit.tokenizer.encoder import load_encoder
+from vocabkit.tokenizer.tokenizer_json import TokenizerJson, stored_text
+from vocabkit.vocab.new_tokens import checked_encoder, make_merges, make_tokens
 from vocabkit.vocab.plan import NewMerge, NewToken, Plan, extend_plan
 from vocabkit.vocab.word_list import (
     DICTIONARY,
@@ -40,7 +38,7 @@ from vocabkit.vocab.word_list import (
 )
 
 if TYPE_CHECKING:
-    import tokenizers
+    pass
 
 NUM_WORDS = 1024  # of the bundled list
 
@@ -90,7 +88,7 @@ def extend_vocab(
             new_merges=new_merges,
             pad_multiple=pad_multiple,
         )
-        after = _check_tokenizer(source, plan, encoder)
+        after = checked_encoder(plan, source.tokenizer, source.spm_models, before=encoder)
         untrimmed = open_folder(base, to_edit=True) if base else None
         if untrimmed:
             check_base(source, untrimmed)
@@ -225,40 +223,6 @@ def _refuse_both(
     both = {stored_text(merge.token, tokenizer) for merge in merges} & {token.content for token in tokens}
     if both:
         raise UserError(f"{file} has {min(both)!r} as a word and as a syllable; remove one of the two")
-
-
-def _check_tokenizer(source: Folder, plan: Plan, encoder: "tokenizers.Tokenizer") -> "tokenizers.Tokenizer":
-    """Return the extended tokenizer; UserError if these cannot be its tokens without changing a text."""
-    positions: list[int] = []
-    for name, model in source.spm_models.items():
-        path = source.path / name
-        positions = piece_tokens(model, path=path, vocab=source.tokenizer.piece_ids)
-        if source.tokenizer.family != UNIGRAM and positions != list(source.tokenizer.tokens):
-            raise UserError(
-                f"{path} has {len(positions):,} pieces, tokenizer.json {len(source.tokenizer.tokens):,} "
-                "tokens: a new token would have two ids, so this tokenizer cannot be extended; remove "
-                f"{name} if nothing uses it"
-            )
-        check_pieces(plan.new_merges, model, path=path)
-    merged = [merge.token for merge in plan.new_merges]
-
-    def with_tokens(contents: Sequence[str]) -> "tuple[tokenizers.Tokenizer, bytes | None]":
-        """Return the tokenizer with the new merges and these tokens, and tokenizer.model."""
-        pieces = [content.replace(" ", "▁") for content in contents]
-        files = [
-            select_pieces(model, list(range(len(positions))), pieces, merged=merged)
-            for model in source.spm_models.values()
-        ]
-        return extended(source.tokenizer, contents, plan.merges), (files[-1] if files else None)
-
-    if plan.new_merges:
-        after, spm_model = with_tokens([])
-        check_syllables(plan.new_merges, source.tokenizer, before=encoder, after=after, spm_model=spm_model)
-    after, spm_model = with_tokens([token.content for token in plan.new_tokens])
-    check_extended(
-        plan.new_tokens, path=source.tokenizer.path, before=encoder, after=after, spm_model=spm_model
-    )
-    return after
 
 
 def _print_plan(source: Folder, plan: Plan, taken: Taken, init: str) -> None:

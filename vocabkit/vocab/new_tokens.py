@@ -1,33 +1,84 @@
-"""Syllables that are to become tokens: read from a file, checked against a tokenizer. Writes nothing.
+"""New tokens for a tokenizer: made of words and of merges, and checked to change no other text. Writes
+nothing.
 
-A .jsonl file of vocab/new_tokens.py may hold rows of a second kind, in the order in which they were picked:
+A word ("thời gian") becomes an added token, " thời gian": text is searched for it before anything is cut.
 
-    {"syllable": " gian", "merge": ["Ġg", "ian"]}
+A merge (("Ġg", "ian") for " gian") names two tokens, as the vocabulary stores them, that BPE is to join after
+all its old merges; either may itself be made by a merge before. vocabkit/tokenizer/bpe.py proves what holds
+then: every word encodes as before, except that neighbours are joined. That rests on what is checked here of
+each merge, with the very tokenizer that is extended: the token is new; old merges cut its string into the old
+tokens of its two parts, and the extended merges make the two parts of these and then the token; with a
+tokenizer.model beside tokenizer.json, which merges by scores, also that no old piece could come to be out of
+the new one (check_pieces).
 
-The syllable is for people; merge names the two tokens, as the vocabulary stores them, that BPE is to join
-after all its old merges. Either may itself be made by a row before. vocabkit/tokenizer/bpe.py proves what
-holds then: every word encodes as before, except that neighbours are joined. That rests on what is checked
-here of each row, with the very tokenizer that is extended:
-
-    the token is new; old merges cut its string into the old tokens of its two parts, and the extended merges
-    make the two parts of these and then the token; with a tokenizer.model beside tokenizer.json, which
-    merges by scores, also that no old piece could come to be out of the new one (`check_pieces`).
+What the proofs say is then tried: the extended tokenizer and the old one cut texts in which new tokens stand.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vocabkit.errors import UserError
 from vocabkit.tokenizer import bpe, spm
 from vocabkit.tokenizer.bpe import unfold
+from vocabkit.tokenizer.encoder import extended
 from vocabkit.tokenizer.tokenizer_json import UNIGRAM, TokenizerJson, stored_text
-from vocabkit.vocab.plan import NewMerge, NewToken
+from vocabkit.vocab.plan import NewMerge, NewToken, Plan
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+CONTROL_SHAPE = re.compile(r"<\|.*\|>|<.*>|\[.*\]")  # llama.cpp takes <|…|> for a control token and hides it
+
+SHOWN = 3  # words that an error spells out; the others are counted
+
+# Texts in which a word stands as people write it
+PROBES = ("{}", "Có{}", "Có{} và", "Có{}, và", "Có{}.", "({})", "Có{}\nMột", "Có{}{}", "Có 1{}?")
+
+
+def make_tokens(words: Sequence[str], tokenizer: TokenizerJson, encoder: "Tokenizer") -> list[NewToken]:
+    """Return the tokens of words, checked to do no harm to a tokenizer.
+
+    encoder: the same tokenizer as the tokenizers library runs it. Raises UserError for words that already are
+    one token, that are part of a special token, or that the normalizer changes.
+    """
+    contents = [f" {word}" for word in words]
+    ids = [found.ids for found in encoder.encode_batch(contents, add_special_tokens=False)]
+    _refuse(
+        [repr(text) for text, found in zip(contents, ids, strict=True) if len(found) == 1],
+        f"{{}} already one token of {tokenizer.path}; remove from the words what needs no token",
+    )
+    special = [entry["content"] for entry in tokenizer.data["added_tokens"] if _is_control(entry)]
+    joined = "\n".join(special)
+    _refuse(
+        [f"{word!r} ({next(t for t in special if word in t)!r})" for word in words if word in joined],
+        f"{{}} part of a special token of {tokenizer.path}; remove what would cut special tokens",
+    )
+    if encoder.normalizer is not None:
+        normal = [encoder.normalizer.normalize_str(text).replace("▁", " ") for text in contents]
+        _refuse(
+            [f"{old!r} (to {new!r})" for old, new in zip(contents, normal, strict=True) if old != new],
+            f"{{}} changed by the normalizer of {tokenizer.path}, so the text could not be given back; "
+            "this kind of tokenizer cannot be extended",
+        )
+    return [NewToken(content, normalized=tokenizer.has_nfc) for content in contents]
+
+
+def _is_control(entry: dict[str, Any]) -> bool:
+    return bool(entry["special"] or CONTROL_SHAPE.fullmatch(entry["content"]))
+
+
+def _refuse(words: list[str], message: str) -> None:
+    """Raise UserError if there are such words, the first few spelled out."""
+    if words:
+        more = f" and {len(words) - SHOWN:,} more" if len(words) > SHOWN else ""
+        are = "are" if len(words) > 1 else "is"
+        raise UserError(message.format(f"{', '.join(words[:SHOWN])}{more} {are}"))
 
 
 def make_merges(
-    merges: Sequence[bpe.Merge], tokenizer: TokenizerJson, encoder: Any, *, file: Path
+    merges: Sequence[bpe.Merge], tokenizer: TokenizerJson, encoder: "Tokenizer", *, file: Path
 ) -> list[NewMerge]:
     """Return the new tokens that these merges make, checked to change no text but by joining tokens.
 
@@ -70,6 +121,44 @@ def _shown(token: str, tokenizer: TokenizerJson) -> str:
     return repr(stored_text(token, tokenizer))
 
 
+def checked_encoder(
+    plan: Plan, tokenizer: TokenizerJson, spm_models: Mapping[str, Any], *, before: "Tokenizer"
+) -> "Tokenizer":
+    """Return the tokenizer with a plan's new tokens; UserError if they would change a text they are not in.
+
+    spm_models: file name → SentencePiece model, of the files beside tokenizer.json, which must cut alike.
+    before: the tokenizer as the tokenizers library runs it.
+    """
+    positions: list[int] = []
+    for name, model in spm_models.items():
+        path = tokenizer.path.with_name(name)
+        positions = spm.piece_tokens(model, path=path, vocab=tokenizer.piece_ids)
+        if tokenizer.family != UNIGRAM and positions != list(tokenizer.tokens):
+            raise UserError(
+                f"{path} has {len(positions):,} pieces, tokenizer.json {len(tokenizer.tokens):,} tokens: a "
+                f"new token would have two ids, so this tokenizer cannot be extended; remove {name} if "
+                "nothing uses it"
+            )
+        check_pieces(plan.new_merges, model, path=path)
+    merged = [merge.token for merge in plan.new_merges]
+
+    def with_words(contents: Sequence[str]) -> "tuple[Tokenizer, bytes | None]":
+        """The tokenizer with the new merges and these words, and tokenizer.model."""
+        pieces = [content.replace(" ", "▁") for content in contents]
+        files = [
+            spm.select_pieces(model, list(range(len(positions))), pieces, merged=merged)
+            for model in spm_models.values()
+        ]
+        return extended(tokenizer, contents, plan.merges), (files[-1] if files else None)
+
+    if plan.new_merges:
+        after, spm_model = with_words([])
+        check_syllables(plan.new_merges, tokenizer, before=before, after=after, spm_model=spm_model)
+    after, spm_model = with_words([token.content for token in plan.new_tokens])
+    check_extended(plan.new_tokens, path=tokenizer.path, before=before, after=after, spm_model=spm_model)
+    return after
+
+
 def check_pieces(merges: Sequence[NewMerge], model: Any, *, path: Path) -> None:
     """Raise UserError if tokenizer.model could join a new piece with a neighbour into an old piece.
 
@@ -88,7 +177,7 @@ def check_pieces(merges: Sequence[NewMerge], model: Any, *, path: Path) -> None:
                 )
 
 
-def syllable_probes(merges: Sequence[NewMerge], tokenizer: TokenizerJson) -> Iterator[str]:
+def _syllable_probes(merges: Sequence[NewMerge], tokenizer: TokenizerJson) -> Iterator[str]:
     """Yield texts in which new syllables stand: alone, in a sentence, twice, inside a longer word."""
     for merge in merges:
         text = stored_text(merge.token, tokenizer)
@@ -103,16 +192,22 @@ def syllable_probes(merges: Sequence[NewMerge], tokenizer: TokenizerJson) -> Ite
 
 
 def check_syllables(
-    merges: Sequence[NewMerge], tokenizer: TokenizerJson, *, before: Any, after: Any, spm_model: bytes | None
+    merges: Sequence[NewMerge],
+    tokenizer: TokenizerJson,
+    *,
+    before: "Tokenizer",
+    after: "Tokenizer",
+    spm_model: bytes | None,
 ) -> None:
     """Raise UserError unless the extended tokenizer joins what it should and nothing else.
 
     before, after: the old and the extended tokenizer as the tokenizers library runs them, without new words;
     spm_model: the extended tokenizer.model beside it, which must cut these texts alike.
     """
-    replaces = {after.token_to_id(merge.token): merge.replaces for merge in merges}
+    ids = {merge: after.token_to_id(merge.token) for merge in merges}
+    replaces = {made: merge.replaces for merge, made in ids.items() if made is not None}
     own = {stored_text(merge.token, tokenizer) for merge in merges}
-    texts = list(syllable_probes(merges, tokenizer))
+    texts = list(_syllable_probes(merges, tokenizer))
     old, new = ([e.ids for e in t.encode_batch(texts, add_special_tokens=False)] for t in (before, after))
     for text, old_ids, new_ids in zip(texts, old, new, strict=True):
         if unfold(new_ids, replaces) != old_ids or (text in own and len(new_ids) > 1):
@@ -120,67 +215,16 @@ def check_syllables(
                 f"{tokenizer.path}: with new syllables {text!r} would be cut into {len(new_ids)} tokens that "
                 f"are not its {len(old_ids)} old ones joined; this kind of tokenizer cannot be extended so"
             )
-    if spm_model is not None:
-        import sentencepiece
-
-        processor = sentencepiece.SentencePieceProcessor(model_proto=spm_model)
-        for text, ids, found in zip(texts, new, processor.encode(texts), strict=True):
-            if ids != found:
-                raise UserError(
-                    f"{tokenizer.path} and the SentencePiece model beside it would cut {text!r} differently "
-                    f"({len(ids)} and {len(found)} tokens); this kind of tokenizer cannot be extended so"
-                )
-
-
-CONTROL_SHAPE = re.compile(r"<\|.*\|>|<.*>|\[.*\]")  # llama.cpp takes <|…|> for a control token and hides it
-
-SHOWN = 3  # words that an error spells out; the others are counted
-
-PROBES = ("{}", "Có{}", "Có{} và", "Có{}, và", "Có{}.", "({})", "Có{}\nMột", "Có{}{}", "Có 1{}?")
-
-
-def make_tokens(words: Sequence[str], tokenizer: TokenizerJson, encoder: Any) -> list[NewToken]:
-    """Return the tokens of words, checked to do no harm to a tokenizer.
-
-    encoder: the same tokenizer as the tokenizers library runs it. Raises UserError for words that already are
-    one token, that are part of a special token, or that the normalizer changes.
-    """
-    contents = [f" {word}" for word in words]
-    ids = [found.ids for found in encoder.encode_batch(contents, add_special_tokens=False)]
-    _refuse(
-        [repr(text) for text, found in zip(contents, ids, strict=True) if len(found) == 1],
-        f"{{}} already one token of {tokenizer.path}; remove from the words what needs no token",
-    )
-    special = [entry["content"] for entry in tokenizer.data["added_tokens"] if _is_control(entry)]
-    joined = "\n".join(special)
-    _refuse(
-        [f"{word!r} ({next(t for t in special if word in t)!r})" for word in words if word in joined],
-        f"{{}} part of a special token of {tokenizer.path}; remove what would cut special tokens",
-    )
-    if encoder.normalizer is not None:
-        normal = [encoder.normalizer.normalize_str(text).replace("▁", " ") for text in contents]
-        _refuse(
-            [f"{old!r} (to {new!r})" for old, new in zip(contents, normal, strict=True) if old != new],
-            f"{{}} changed by the normalizer of {tokenizer.path}, so the text could not be given back; "
-            "this kind of tokenizer cannot be extended",
-        )
-    return [NewToken(content, normalized=tokenizer.has_nfc) for content in contents]
-
-
-def _is_control(entry: dict[str, Any]) -> bool:
-    return bool(entry["special"] or CONTROL_SHAPE.fullmatch(entry["content"]))
-
-
-def _refuse(words: list[str], message: str) -> None:
-    """Raise UserError if there are such words, the first few spelled out."""
-    if words:
-        more = f" and {len(words) - SHOWN:,} more" if len(words) > SHOWN else ""
-        are = "are" if len(words) > 1 else "is"
-        raise UserError(message.format(f"{', '.join(words[:SHOWN])}{more} {are}"))
+    _check_alike(tokenizer.path, texts, new, spm_model)
 
 
 def check_extended(
-    tokens: Sequence[NewToken], *, path: Path, before: Any, after: Any, spm_model: bytes | None
+    tokens: Sequence[NewToken],
+    *,
+    path: Path,
+    before: "Tokenizer",
+    after: "Tokenizer",
+    spm_model: bytes | None,
 ) -> None:
     """Raise UserError if an extended tokenizer does not read its new words as one token and give texts back.
 
@@ -207,16 +251,21 @@ def check_extended(
             )
         if text == token.content and new_ids != [after.token_to_id(text)]:
             raise UserError(f"{path}: {text!r} does not become one token; remove the word")
+    texts += [token.content[1:] for token in tokens]
+    new += [e.ids for e in after.encode_batch(texts[len(new) :], add_special_tokens=False)]
+    _check_alike(path, texts, new, spm_model)
+
+
+def _check_alike(path: Path, texts: Sequence[str], ids: Sequence[list[int]], spm_model: bytes | None) -> None:
+    """Raise UserError unless the SentencePiece model, if there is one, cuts texts into these ids as well."""
     if spm_model is None:
         return
     import sentencepiece
 
     processor = sentencepiece.SentencePieceProcessor(model_proto=spm_model)
-    texts += [token.content[1:] for token in tokens]
-    new += [e.ids for e in after.encode_batch(texts[len(new) :], add_special_tokens=False)]
-    for text, ids, found in zip(texts, new, processor.encode(texts), strict=True):
-        if ids != found:
+    for text, here, there in zip(texts, ids, processor.encode(list(texts)), strict=True):
+        if here != there:
             raise UserError(
                 f"{path} and the SentencePiece model beside it would cut {text!r} differently "
-                f"({len(ids)} and {len(found)} tokens); this kind of tokenizer cannot be extended"
+                f"({len(here)} and {len(there)} tokens); this kind of tokenizer cannot be extended"
             )
