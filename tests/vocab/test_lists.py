@@ -81,7 +81,7 @@ def test_every_kind_of_list(tmp_path: Path, tokens: dict[int, bytes]) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", '[" the", 0, 1]\n[" the", 0\n', r"a\.jsonl:2: not JSON"),
+        ("a.jsonl", '[" the", 0, 1]\n[" the", 0\n', r"a\.jsonl:2 is not JSON"),
         ("a.jsonl", '{"id": 0}\n', r"a\.jsonl:1: .*is no row"),
         ("a.jsonl", '[" the", "0", 1]\n', r"a\.jsonl:1: .*is no row"),
         ("a.jsonl", '[" the", true, 1]\n', r"a\.jsonl:1: .*is no row"),

@@ -37,9 +37,6 @@ from vocabkit.vocab.word_list import (
     read_words,
 )
 
-if TYPE_CHECKING:
-    pass
-
 NUM_WORDS = 1024  # of the bundled list
 
 

@@ -15,16 +15,16 @@ from tiny import ROOT
 from vocabkit.errors import UserError
 from vocabkit.tokenizer.encoder import load_encoder
 from vocabkit.vocab.word_list import read_dictionary
-from vocabkit.words.explain.rows import check_rows, read_rows
+from vocabkit.words.explain.rows import check_explanations, read_explanations
 
 DATA = ROOT / "data" / "vi_words_similarity.jsonl"
 
 
 def test_good_rows_have_no_finding():
-    assert check_rows([TIME, MARKET], words=["thời gian", "chợ▁nổi"], encoder=ENCODER) == []
-    assert check_rows([TIME, MARKET]) == []
+    assert check_explanations([TIME, MARKET], words=["thời gian", "chợ▁nổi"], encoder=ENCODER) == []
+    assert check_explanations([TIME, MARKET]) == []
     bare = [{key: value for key, value in row.items() if key != "en_one_token"} for row in (TIME, MARKET)]
-    assert check_rows(bare) == [], "without a tokenizer the key may be missing"
+    assert check_explanations(bare) == [], "without a tokenizer the key may be missing"
 
 
 GOOD, NFD = TIME["examples"], unicodedata.normalize("NFD", "lúc")
@@ -89,7 +89,9 @@ FINDINGS: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("name", FINDINGS)
 def test_every_finding(name):
     row, expected = FINDINGS[name]
-    found = check_rows([MARKET, row], words=["thời gian", "chợ nổi"], encoder=ENCODER, name="my.jsonl")
+    found = check_explanations(
+        [MARKET, row], words=["thời gian", "chợ nổi"], encoder=ENCODER, name="my.jsonl"
+    )
     assert any(re.search(expected, line) for line in found), found
     word = row.get("word") if isinstance(row, dict) else "?"
     assert all(line.startswith(f"my.jsonl:2: {word}: ") and "\n" not in line for line in found)
@@ -100,14 +102,14 @@ def test_every_finding(name):
     [(["period"], False), ([], False), (["period", "time"], True), (["day"], True), ("time", True)],
 )
 def test_one_token_words_without_a_tokenizer_are_some_of_en_in_order(marked, finding):
-    found = check_rows([changed(en_one_token=marked)])
+    found = check_explanations([changed(en_one_token=marked)])
     assert [line.split(": ")[2].split(" is ")[0] for line in found] == ['"en_one_token"'] * finding
 
 
 def test_findings_between_rows():
     again, thief = copy.deepcopy(TIME), copy.deepcopy(MARKET)
     thief["examples"][0] = TIME["examples"][0].upper()
-    found = check_rows([TIME, again, thief], name="a")
+    found = check_explanations([TIME, again, thief], name="a")
     assert "a:2: thời▁gian: \"word\" is 'thời▁gian', which has a row already: a:1" in found
     assert any(line.startswith("a:3: chợ▁nổi: example 1 stands in another row, a:1: ") for line in found)
 
@@ -119,28 +121,28 @@ def test_two_words_that_differ_in_capitals_are_two(tmp_path):
         "Đây là biển chỉ đường: Chợ nổi cách hai cây số.",
         "Trời mờ sáng. Chợ nổi bắt đầu họp dưới sông.",
     ]
-    assert check_rows([MARKET, capital]) == []
+    assert check_explanations([MARKET, capital]) == []
 
 
 def test_a_file_that_cannot_be_checked_is_one_line(tmp_path):
     with pytest.raises(UserError, match="none.jsonl is missing"):
-        read_rows(tmp_path / "none.jsonl")
+        read_explanations(tmp_path / "none.jsonl")
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(UserError, match="empty.jsonl holds no row"):
-        read_rows(tmp_path / "empty.jsonl")
+        read_explanations(tmp_path / "empty.jsonl")
     (tmp_path / "latin.jsonl").write_bytes(b"\xe9\n")
     with pytest.raises(UserError, match="latin.jsonl is not UTF-8"):
-        read_rows(tmp_path / "latin.jsonl")
+        read_explanations(tmp_path / "latin.jsonl")
 
 
 def test_the_bundled_rows():
     if not DATA.exists():
         pytest.skip(f"{DATA.name} is not there")
-    rows = read_rows(DATA)
+    rows = read_explanations(DATA)
     asset = os.environ.get("VOCABKIT_ASSETS", "")
     folder = Path(asset) / "tokenizers" / "qwen2.5-instruct"
     encoder = load_encoder(folder) if asset and folder.is_dir() else None
-    assert check_rows(rows, encoder=encoder, name=DATA.name) == []
+    assert check_explanations(rows, encoder=encoder, name=DATA.name) == []
     assert all("en_one_token" in row for row in rows)
     lines = (ROOT / "data" / "vi_words_chosen.jsonl").read_text(encoding="utf-8").splitlines()
     chosen = [row["word"] for row in map(json.loads, lines) if "word" in row][:1024]

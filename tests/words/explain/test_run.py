@@ -33,7 +33,7 @@ from vocabkit.chat.backends import Sampling
 from vocabkit.chat.transformers_backend import TransformersBackend
 from vocabkit.errors import UserError
 from vocabkit.tokenizer.encoder import load_encoder
-from vocabkit.words.explain.rows import check_rows, read_rows, with_one_token
+from vocabkit.words.explain.rows import check_explanations, read_explanations, with_one_token
 from vocabkit.words.explain.run import local_chat
 from vocabkit.words.explain.writer import ATTEMPTS
 
@@ -88,8 +88,8 @@ def test_rows_by_a_server(words_file, tmp_path, tiny, capsys):
         with pytest.raises(UserError, match="out.jsonl already exists"):
             build_vi_words.main(argv)
     assert words_of(out) == words_of(words_file)[:12]
-    rows = read_rows(out)
-    assert check_rows(rows, encoder=load_encoder(folder)) == [] and "en_one_token" in rows[0]
+    rows = read_explanations(out)
+    assert check_explanations(rows, encoder=load_encoder(folder)) == [] and "en_one_token" in rows[0]
     assert len(server.bodies) == 12
     told = [word_asked(body) for body in server.bodies if "school friend" in str(body["messages"])]
     assert told == ["bạn▁học"]
@@ -107,7 +107,7 @@ def test_words_without_a_row_are_listed(words_file, tmp_path, capsys, monkeypatc
     with served(reply) as server:
         assert build_vi_words.main(command(server, words_file, out)) == 1
     assert words_of(out) == [word for word in words_of(words_file) if word not in bad]
-    assert all("en_one_token" not in row for row in read_rows(out))
+    assert all("en_one_token" not in row for row in read_explanations(out))
     printed = capsys.readouterr()
     assert printed.out == f"{out}: 18 rows\n"
     assert printed.err.splitlines() == [
@@ -235,7 +235,7 @@ def test_rows_by_a_model_of_a_folder(local, words_file, tmp_path, monkeypatch):
     assert build_vi_words.main(argv) == 0
     assert words_of(tmp_path / "out.jsonl") == words_of(words_file) and len(prompts) == 20
     assert prompts[0].startswith("<|im_start|>") and prompts[0].endswith("<|im_start|>assistant\n")
-    assert check_rows(read_rows(tmp_path / "out.jsonl"), encoder=load_encoder(local)) == []
+    assert check_explanations(read_explanations(tmp_path / "out.jsonl"), encoder=load_encoder(local)) == []
 
 
 def test_answers_of_a_folder_are_the_same_each_time(local):

@@ -14,12 +14,15 @@ import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vocabkit.errors import UserError
 from vocabkit.files import text_lines
 from vocabkit.text.unicode import nfc
 from vocabkit.vocab.word_list import text_of
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 KEYS = ("word", "en", "en_one_token", "near", "examples", "examples_en")
 
@@ -51,13 +54,13 @@ def word_index(sentence: str, word: str) -> int | None:
     return None
 
 
-def one_token(equivalents: Sequence[str], encoder: Any) -> list[str]:
-    """Return those words that, with a space before them, are one token; encoder: tokenizers.Tokenizer."""
+def one_token(equivalents: Sequence[str], encoder: "Tokenizer") -> list[str]:
+    """Return those words that, with a space before them, are one token."""
     found = encoder.encode_batch([f" {word}" for word in equivalents], add_special_tokens=False)
     return [word for word, encoding in zip(equivalents, found, strict=True) if len(encoding.ids) == 1]
 
 
-def with_one_token(row: Mapping[str, Any], encoder: Any | None) -> dict[str, Any]:
+def with_one_token(row: Mapping[str, Any], encoder: "Tokenizer | None") -> dict[str, Any]:
     """Return a row with "en_one_token" made new, its keys in order; without it if there is no encoder."""
     found = {} if encoder is None else {"en_one_token": one_token(row["en"], encoder)}
     whole = {**row, **found}
@@ -71,7 +74,7 @@ class RowChecker:
     "en_one_token" is about; None: not known, then the key may be missing.
     """
 
-    def __init__(self, *, words: Iterable[str] | None = None, encoder: Any | None = None) -> None:
+    def __init__(self, *, words: Iterable[str] | None = None, encoder: "Tokenizer | None" = None) -> None:
         self._allowed = None if words is None else {text_of(nfc(word)) for word in words}
         self._encoder = encoder
         self._words: dict[str, str] = {}  # word → the row it has, for people
@@ -181,11 +184,11 @@ def _excerpt(text: str) -> str:
     return repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")
 
 
-def check_rows(
+def check_explanations(
     rows: Iterable[Any],
     *,
     words: Iterable[str] | None = None,
-    encoder: Any | None = None,
+    encoder: "Tokenizer | None" = None,
     name: object = "row",
 ) -> list[str]:
     """Return the findings of rows (see RowChecker), a line each: "FILE:LINE: word: what is wrong"."""
@@ -207,7 +210,7 @@ class Unreadable:
         self.problem = problem
 
 
-def read_rows(path: Path) -> list[Any]:
+def read_explanations(path: Path) -> list[Any]:
     """Return what each line of a file holds, Unreadable where it is no JSON; UserError if it is no text."""
     rows: list[Any] = []
     for _, line in text_lines(path):

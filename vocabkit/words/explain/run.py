@@ -9,16 +9,19 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from vocabkit.errors import UserError
 from vocabkit.files import DATA, sha256_file, write_jsonl
 from vocabkit.outputs import check_new
 from vocabkit.vocab.word_list import text_of
-from vocabkit.words.explain.rows import check_rows, read_rows
-from vocabkit.words.explain.writer import ATTEMPTS, Writer, in_parallel
+from vocabkit.words.explain.rows import check_explanations, read_explanations
+from vocabkit.words.explain.writer import ATTEMPTS, Chat, Writer, in_parallel
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 WORDS, OUT = DATA / "vi_words_chosen.jsonl", DATA / "vi_words_similarity.jsonl"
 
@@ -31,7 +34,7 @@ NEW_TOKENS = 1024  # of a local model's answer: twice what a row takes
 SHOWN = 20  # words without a row that are listed with their reason
 
 
-class Progress:
+class AnswerLog:
     """OUT.progress.jsonl: which run it belongs to, then what Writer.write() returned for each word."""
 
     def __init__(self, path: Path, run: Mapping[str, Any]) -> None:
@@ -83,7 +86,7 @@ class Progress:
         self.path.unlink(missing_ok=True)
 
 
-def local_chat(folder: Path) -> Callable[..., str]:
+def local_chat(folder: Path) -> Chat:
     """Return the model of a folder as a function of messages; it runs through transformers, one at a time."""
     from vocabkit.chat.backends import Sampling
     from vocabkit.chat.transformers_backend import TransformersBackend
@@ -168,9 +171,9 @@ def run(args: argparse.Namespace) -> int:
     return _write(args, model, encoder, [word.replace(" ", "▁") for word in words])
 
 
-def _check(path: Path, *, words: list[str] | None, encoder: Any | None) -> int:
-    rows = read_rows(path)
-    findings = check_rows(rows, words=words, encoder=encoder, name=path)
+def _check(path: Path, *, words: list[str] | None, encoder: "Tokenizer | None") -> int:
+    rows = read_explanations(path)
+    findings = check_explanations(rows, words=words, encoder=encoder, name=path)
     for finding in findings:
         print(finding)
     print(f"{path}: {len(rows):,} rows, {len(findings):,} findings", end="")
@@ -181,7 +184,9 @@ def _check(path: Path, *, words: list[str] | None, encoder: Any | None) -> int:
     return 1 if findings else 0
 
 
-def _write(args: argparse.Namespace, model: Path | None, encoder: Any | None, words: list[str]) -> int:
+def _write(
+    args: argparse.Namespace, model: Path | None, encoder: "Tokenizer | None", words: list[str]
+) -> int:
     from tqdm import tqdm
 
     from vocabkit.vocab.word_list import read_dictionary
@@ -196,30 +201,30 @@ def _write(args: argparse.Namespace, model: Path | None, encoder: Any | None, wo
         "words_sha256": hashlib.sha256("\n".join(words).encode()).hexdigest(),
         "tokenizer_sha256": sha256_file(model / "tokenizer.json") if model else None,
     }
-    progress = Progress(out.with_name(out.name + ".progress.jsonl"), run)  # read before a model is loaded
-    chat: Callable[..., str]
+    log = AnswerLog(out.with_name(out.name + ".progress.jsonl"), run)  # read before a model is loaded
+    chat: Chat
     if args.server:
         chat = ChatServer(args.server, model_name=args.model_name, timeout=args.timeout)
     else:
         assert model is not None
         chat = local_chat(model)
     writer = Writer(chat, words=words, encoder=encoder, dictionary=dictionary)
-    for item in progress.done.values():
+    for item in log.done.values():
         if "row" in item and (problems := writer.take(item["row"])):
-            raise UserError(f"{progress.path} has a row that is wrong: {problems[0]}; rm {progress.path}")
-    todo = [word for word in words if word not in progress.done]
+            raise UserError(f"{log.path} has a row that is wrong: {problems[0]}; rm {log.path}")
+    todo = [word for word in words if word not in log.done]
     threads = (args.workers or REQUESTS) if args.server else 1
     with tqdm(
         total=len(words), initial=len(words) - len(todo), unit="word", leave=False, disable=None
     ) as bar:
         for item in in_parallel(writer.write, todo, threads=threads):
-            progress.add(item)
+            log.add(item)
             bar.update()
-    items = [progress.done[word] for word in words]
+    items = [log.done[word] for word in words]
     rows, failed = [i["row"] for i in items if "row" in i], [i for i in items if "row" not in i]
     if rows:
         write_jsonl(out, rows)
-    progress.discard()
+    log.discard()
     print(f"{out}: {len(rows):,} rows" if rows else f"no row is right, {out} is not written")
     if encoder is None:
         print("without en_one_token, which needs a tokenizer: -m MODEL", file=sys.stderr)

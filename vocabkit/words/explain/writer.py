@@ -10,7 +10,7 @@ import queue
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vocabkit.text.unicode import nfc
 from vocabkit.vocab.word_list import text_of
@@ -22,6 +22,9 @@ from vocabkit.words.explain.rows import (
     is_strings,
     with_one_token,
 )
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 ATTEMPTS = 4  # of one word: a model that cannot do it after three corrections will not
 
@@ -111,18 +114,24 @@ def _clean(value: Any) -> Any:
     return " ".join(nfc(value).split()) if isinstance(value, str) else value
 
 
-class Writer:
-    """Makes rows with a model, and remembers them so that no sentence comes twice.
+class Chat(Protocol):
+    """A model: a conversation in, the answer's text out. Called from as many threads as Writer.write() is.
 
-    chat: (messages, schema=…) → the answer's text; it is called from as many threads as write() is.
+    schema: of the JSON that is asked for, see schema().
     """
+
+    def __call__(self, messages: list[dict[str, str]], /, *, schema: dict[str, Any]) -> str: ...
+
+
+class Writer:
+    """Makes rows with a model, and remembers them so that no sentence comes twice."""
 
     def __init__(
         self,
-        chat: Callable[..., str],
+        chat: Chat,
         *,
         words: Sequence[str],
-        encoder: Any | None = None,
+        encoder: "Tokenizer | None" = None,
         dictionary: Mapping[str, list[str]] | None = None,
     ) -> None:
         self._chat, self._encoder, self._dictionary = chat, encoder, dictionary or {}
