@@ -6,7 +6,7 @@ the words that the tokenizer splits it into, and each different word is encoded 
 the texts are encoded whole: no faster, exact all the same.
 
 Two steps, so that many processes can do the first, which needs no tokenizer: a ChunkCounter turns texts into
-Parts, and a TokenCounter turns Parts into counts of tokens. Chunks and words stay in pyarrow's arrays: as
+TextParts, and a TokenCounter turns these into counts of tokens. Chunks and words stay in pyarrow's arrays: as
 Python objects they would take several times the memory, and most of the time.
 """
 
@@ -109,7 +109,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Parts:
+class TextParts:
     """What texts were taken apart into. Tables as Tally.take() returns them."""
 
     documents: int
@@ -157,11 +157,11 @@ class ChunkCounter(CorpusCounter):
         """Say whether memory is used up."""
         return self._texts_size > PENDING or self._words.full() or self._others.full()
 
-    def take(self) -> Parts:
+    def take(self) -> TextParts:
         """Return what was counted so far; the counter starts from zero again."""
         self._cut()
         self._to_words()
-        taken = Parts(self.documents, self._words.take(), self._others.take(), self._texts)
+        taken = TextParts(self.documents, self._words.take(), self._others.take(), self._texts)
         self.documents, self._texts, self._texts_size = 0, [], 0
         return taken
 
@@ -242,7 +242,7 @@ class TokenCounter:
         if self._counter.full():
             self.absorb(self._counter.take())
 
-    def absorb(self, parts: Parts) -> None:
+    def absorb(self, parts: TextParts) -> None:
         """Count what a ChunkCounter has taken apart too."""
         for token_id in self._frame:
             self._vector[token_id] += parts.documents
