@@ -53,14 +53,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Make rows, measure them, print the table; return the exit status."""
     args = build_parser().parse_args(argv)
-    import torch
-
     from vocabkit.checkpoint.folder import open_folder
     from vocabkit.checkpoint.numbers import as_float32
     from vocabkit.corpus.files import find_sources
     from vocabkit.models.load import silence
-    from vocabkit.models.word_model import WordModel
-    from vocabkit.rows.contexts import Lessons, find_contexts
+    from vocabkit.models.word_model import load_word_model, rows_of_tensors
+    from vocabkit.rows.contexts import TaughtContexts, find_contexts
     from vocabkit.rows.lessons import Settings, Teacher
     from vocabkit.rows.make import Origin, make_rows
     from vocabkit.tokenizer.encoder import extended, load_encoder
@@ -76,24 +74,20 @@ def main(argv: list[str] | None = None) -> int:
     ways = [(init, 0) for init in FORMULAS] + [("distill", count) for count in args.contexts_per_word]
     teacher, table = None, []
     for init, count in ways:
-        started, lessons = time.process_time(), None
+        started, taught = time.process_time(), None
         if init == "distill":
             found = find_contexts(sources, contents, *encoders, per_word=count)
-            lessons = Lessons(found, [], [], Path(tempfile.mkdtemp()) / "state")
+            taught = TaughtContexts(found, [], [], Path(tempfile.mkdtemp()) / "state")
             started = time.process_time()
-        stored, facts = make_rows(origin, contents, init=init, lessons=lessons)
+        stored, facts = make_rows(origin, contents, init=init, taught=taught)
         seconds = time.process_time() - started
-        rows = [as_float32(stored[t.name], t) for t in (*source.tensors.embed, *source.tensors.head)]
-        matrices = [values for values in rows if values.shape[1] > 1]
+        values = {name: as_float32(raw, source.checkpoint.tensors[name]) for name, raw in stored.items()}
+        rows = rows_of_tensors(source.tensors, values)
         if teacher is None:
-            model = WordModel(
-                args.model, first_new=max(source.tokenizer.tokens) + 1, input_rows=matrices[0],
-                output_rows=None if source.tensors.tied else matrices[1],
-            )  # fmt: skip
+            first_new = max(source.tokenizer.tokens) + 1
+            model = load_word_model(args.model, rows, first_new=first_new)
             teacher = Teacher(model, test, settings=Settings())
-        with torch.no_grad():
-            for parameter, values in zip(teacher.model.rows, matrices, strict=False):
-                parameter.copy_(torch.from_numpy(values))
+        model.use(rows)
         losses = teacher.mean_losses()
         name = f"distill, {count} contexts" if count else init
         table.append({"init": name, **losses, "seconds": seconds, "steps": facts.get("steps", 0)})

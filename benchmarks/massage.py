@@ -107,9 +107,9 @@ def measure_rows(
     """
     from vocabkit.checkpoint.record import EditRecord, new_rows
     from vocabkit.corpus.files import find_sources
-    from vocabkit.models.word_model import WordModel
+    from vocabkit.models.word_model import Rows, load_word_model
     from vocabkit.rows.contexts import find_contexts
-    from vocabkit.rows.measures import Rows, gap_of, measure_contexts
+    from vocabkit.rows.measures import gap_of, measure_contexts
     from vocabkit.train.lessons import old_and_new_encoder
 
     where = new_rows(model)
@@ -118,15 +118,14 @@ def measure_rows(
     contents, old, new = old_and_new_encoder(model, where)
     contexts = find_contexts(find_sources([str(test)]), contents, old, new, per_word=1, part="test")
     sets = {
-        arm: Rows(*table_rows(folder, where.first, where.stop))
+        arm: Rows(table_rows(folder, where.first, where.stop))
         for arm, folder in folders.items()
         if all(
             (stage["train_rows"], stage["finetune_layers"]) == ("new", "none")
             for stage in EditRecord.read(folder).training or []
         )
     }
-    some = next(iter(sets.values()))
-    reader = WordModel(model, first_new=where.first, input_rows=some.input, output_rows=None)
+    reader = load_word_model(model, next(iter(sets.values())), first_new=where.first)
     found = measure_contexts(reader, sets, [gap_of(context) for context in contexts][:GAPS], base="old")
     print(f"{min(len(contexts), GAPS)} contexts of as many words")
     return {
@@ -138,17 +137,15 @@ def measure_rows(
     }
 
 
-def table_rows(folder: Path, first: int, stop: int) -> tuple[Any, Any]:
-    """Return the new rows of the input and of the output, (W, D) float32 each."""
+def table_rows(folder: Path, first: int, stop: int) -> Any:
+    """Return the new rows of both ends, (W, D) float32."""
+    from vocabkit.checkpoint.folder import open_folder
     from vocabkit.checkpoint.numbers import rows_as_float32
-    from vocabkit.checkpoint.shards import read_checkpoint
-    from vocabkit.checkpoint.vocab_tensors import find_vocab_tensors
 
-    found = find_vocab_tensors(read_checkpoint(folder))
-    embed = rows_as_float32(found.embed[0], range(first, stop))
-    if found.tied:
-        return embed, embed
-    raise UserError(f"{folder} is untied; this benchmark is of tied models")
+    tensors = open_folder(folder).tensors
+    if not tensors.tied:
+        raise UserError(f"{folder} is untied; this benchmark is of tied models")
+    return rows_as_float32(tensors.embed[0], range(first, stop))
 
 
 @functools.cache  # what every arm is compared with is an arm too

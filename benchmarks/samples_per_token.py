@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """How many samples does a new token need? Distil the rows of new words from 0, 5, 25, … contexts each.
 
-The model is frozen; only the new rows move, from --init, until the states after a word are those that its old
-tokens leave, and the word is as likely as these were. Everything is measured on lines that are kept for
-testing.
+The rows begin as --init makes them and are distilled as extend_vocab --init distill does it
+(vocabkit/rows/distill.py): the model is frozen, and each context has one new word, its own. Everything is
+measured on lines that are kept for testing.
 
 Two groups of words, because few are frequent enough for the largest number: words with at least the last
 number but one of --samples, and words with at least --fewest, which get as many as they have, up to the
@@ -31,7 +31,6 @@ import contextlib
 import json
 import math
 import os
-import random
 import subprocess
 import sys
 import tempfile
@@ -50,10 +49,7 @@ ASSETS = Path(os.environ.get("VOCABKIT_ASSETS", ROOT.parent / "shared" / "assets
 FLUENT = 0.05  # how far the bits of a fluent word may be from the base's, as a share of them
 TEST_CONTEXTS = 8  # of each word
 AFTER = 16  # tokens after a word whose bits are counted
-STATES = 6  # places after a word where states are compared: the nearest matter most, each costs logits
-BATCH = 32  # contexts in an optimizer step
-OUTPUT_WEIGHT = 0.05  # of the squared Δ log p beside the mean squared difference of states
-RATE = 2e-3  # of Adam, falling to 0 along a cosine
+BATCH = 32  # texts that are continued at once
 NEW_TOKENS = 8  # of a continuation
 SAMPLED = 3  # continuations of a prompt by chance
 PROMPTS = 2  # of each word
@@ -82,92 +78,35 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def choose_samples(gaps: Sequence[Any], samples: int, *, words: Sequence[int]) -> list[Any]:
-    """Return the first so many gaps of each of these words, renumbered from 0 on in their order."""
+def alone(context: Any, word: int, *, first_new: int) -> Any:
+    """Return a context with its own word as the only new one, under another number: the others around it are
+    spelled in old tokens.
+    """
+    begin, end = context.old_span(context.own_at)
+    old = context.old_ids
+    return type(context)(
+        word=word,
+        text=context.text,
+        old_ids=old,
+        new_ids=(*old[:begin], first_new + word, *old[end:]),
+        aligned=(*range(begin), *range(end - 1, len(old))),
+        new_at=(begin,),
+        own_at=begin,
+    )
+
+
+def choose_samples(
+    contexts: Sequence[Any], samples: int, *, words: Sequence[int], first_new: int
+) -> list[Any]:
+    """Return the first so many contexts of each of these words, numbered from 0 on in their order."""
     number = {word: at for at, word in enumerate(words)}
     taken = dict.fromkeys(number, 0)
     chosen = []
-    for gap in gaps:
-        if gap.word in number and taken[gap.word] < samples:
-            taken[gap.word] += 1
-            chosen.append(type(gap)(number[gap.word], gap.left, gap.pieces, gap.right))
+    for context in contexts:
+        if context.word in number and taken[context.word] < samples:
+            taken[context.word] += 1
+            chosen.append(alone(context, number[context.word], first_new=first_new))
     return chosen
-
-
-def batches(gaps: Sequence[Any], steps: int, *, seed: int) -> Iterator[list[int]]:
-    """Yield so many lists of BATCH positions; words come equally often, the contexts of a word in turn."""
-    generator = random.Random(seed)
-    of_word: dict[int, list[int]] = {}
-    for at, gap in enumerate(gaps):
-        of_word.setdefault(gap.word, []).append(at)
-    queues: dict[int, list[int]] = {word: [] for word in of_word}
-    words: list[int] = []
-    for _ in range(steps):
-        batch = []
-        while len(batch) < BATCH:
-            words = words or generator.sample(sorted(of_word), len(of_word))
-            word = words.pop()
-            queues[word] = queues[word] or generator.sample(of_word[word], len(of_word[word]))
-            batch.append(queues[word].pop())
-        yield batch
-
-
-def state_places(gap: Any, length: int) -> list[int]:
-    """Return how many ids are read at the places after a word of so many ids: the first ones, then spread."""
-    last = len(gap.right)
-    after = sorted({0, 1, 2, *(2 + (last - 2) * at // (STATES - 3) for at in range(1, STATES - 2))})
-    return [len(gap.left) + length + at for at in after if 0 <= at <= last]
-
-
-def teach(model: Any, gaps: Sequence[Any]) -> list[tuple[Any, Any, Any, Any]]:
-    """Return of each gap what the frozen model says when the word is spelled: states after it, the state
-    before it, log Σ exp of the old logits there, and Σ log p of the old tokens.
-    """
-    import torch
-
-    from vocabkit.rows.measures import log_probabilities
-
-    found = []
-    with torch.no_grad():
-        for at in range(0, len(gaps), BATCH):
-            some = gaps[at : at + BATCH]
-            places = [[len(gap.left), *state_places(gap, len(gap.pieces))] for gap in some]
-            said = model.read([gap.filled(gap.pieces) for gap in some], places, words=False)
-            spelled = log_probabilities(
-                model, [[*g.left, *g.pieces] for g in some], [len(g.pieces) for g in some], words=False
-            )
-            lengths = [len(several) for several in places]
-            parts = zip(said.hidden.split(lengths), said.logits.split(lengths), spelled, strict=True)
-            found += [(h[1:].clone(), h[0].clone(), x[0].logsumexp(0), p.sum()) for h, x, p in parts]
-    return found
-
-
-def distil(model: Any, gaps: Sequence[Any], *, steps: int, seed: int, norms: tuple[float, float]) -> None:
-    """Move the model's new rows towards what teach() says of these gaps; norms: the range of the rows'."""
-    import torch
-
-    lessons = teach(model, gaps)
-    optimizer = torch.optim.Adam(model.rows, lr=RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
-    for batch in batches(gaps, steps, seed=seed):
-        some, told = [gaps[at] for at in batch], [lessons[at] for at in batch]
-        said = model.read(
-            [gap.filled([model.first_new + gap.word]) for gap in some], [state_places(gap, 1) for gap in some]
-        )
-        wanted = torch.cat([after for after, _, _, _ in told])
-        difference = (said.hidden - wanted).square().mean()
-        before, total, spelled = (torch.stack([lesson[k] for lesson in told]) for k in (1, 2, 3))
-        logits = before @ model.output_rows.T  # of the new rows; a cap or a bias is left to the measures
-        own = logits.gather(1, torch.tensor([gap.word for gap in some])[:, None])[:, 0]
-        calibration = own - torch.logaddexp(total, logits.logsumexp(1)) - spelled
-        optimizer.zero_grad()
-        (difference + OUTPUT_WEIGHT * calibration.square().mean()).backward()
-        optimizer.step()
-        schedule.step()
-        with torch.no_grad():
-            for rows in model.rows:
-                length = rows.norm(dim=1, keepdim=True)
-                rows.mul_(length.clamp(*norms) / length)
 
 
 def fluency(model: Any, gaps: Sequence[Any]) -> dict[str, Any]:
@@ -251,7 +190,7 @@ def measure(model: Any, gaps: Sequence[Any], rows: Any, *, seed: int) -> dict[st
     from vocabkit.rows.measures import measure_contexts
 
     found = measure_contexts(model, {"edited": rows}, gaps, base="base")["edited"]
-    model.use(*rows)
+    model.use(rows)
     result = {"kl": found["input_kl"], "abs_log_ratio": found["output_log_ratio_abs"], **fluency(model, gaps)}
     return {
         **{name: [estimate.value, estimate.standard_error] for name, estimate in result.items()},
@@ -301,14 +240,15 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace, folder: Path, numbers: Sequence[int]) -> list[dict[str, Any]]:
     """Distil, measure and print every group, schedule and number of samples; return the rows of the table."""
     from vocabkit.checkpoint.folder import open_folder
-    from vocabkit.checkpoint.numbers import stats_of
+    from vocabkit.checkpoint.numbers import as_float32, stats_of
     from vocabkit.corpus.files import find_sources
-    from vocabkit.look.compare_inits import as_rows
     from vocabkit.models.load import silence
-    from vocabkit.models.word_model import WordModel
+    from vocabkit.models.word_model import Rows, load_word_model, rows_of_tensors
     from vocabkit.rows.contexts import counts_of, find_contexts
+    from vocabkit.rows.distill import Trainer
+    from vocabkit.rows.lessons import Settings
     from vocabkit.rows.make import Origin, make_rows
-    from vocabkit.rows.measures import Rows, gap_of
+    from vocabkit.rows.measures import gap_of
     from vocabkit.tokenizer.encoder import extended, load_encoder
     from vocabkit.vocab.word_list import WORDS, read_words
 
@@ -318,11 +258,16 @@ def run(args: argparse.Namespace, folder: Path, numbers: Sequence[int]) -> list[
     contents = [f" {word}" for word in listed]
     encoders = load_encoder(folder), extended(source.tokenizer, contents)
     sources = find_sources(args.corpus)
-    found = find_contexts(sources, contents, *encoders, per_word=numbers[-1])
-    tests = find_contexts(sources, contents, *encoders, per_word=TEST_CONTEXTS, part="test")
-    counts, tested = counts_of(found, len(listed)), counts_of(tests, len(listed))
-    train, test = [gap_of(context) for context in found], [gap_of(context) for context in tests]
-    stats = stats_of(source.tensors.embed[0], list(source.tokenizer.tokens))
+    train = find_contexts(sources, contents, *encoders, per_word=numbers[-1])
+    test = find_contexts(sources, contents, *encoders, per_word=TEST_CONTEXTS, part="test")
+    counts, tested = counts_of(train, len(listed)), counts_of(test, len(listed))
+    tokens = list(source.tokenizer.tokens)
+    first_new = tokens[-1] + 1
+    stats = [
+        stats_of(tensor, tokens)
+        for tensor in (source.tensors.embed[0], *source.tensors.head)
+        if len(tensor.shape) > 1
+    ]
     table = []
     for largest, fewest in ((numbers[-2], numbers[-2]), (numbers[-1], min(args.fewest, numbers[-1]))):
         able = [w for w in range(len(listed)) if counts[w] >= fewest and tested[w]]
@@ -330,18 +275,13 @@ def run(args: argparse.Namespace, folder: Path, numbers: Sequence[int]) -> list[
         if not words:
             print(f"no word has {fewest:,} contexts in {' '.join(args.corpus)}")
             continue
-        own = choose_samples(test, TEST_CONTEXTS, words=words)
+        own = [gap_of(c) for c in choose_samples(test, TEST_CONTEXTS, words=words, first_new=first_new)]
         stored, _ = make_rows(
             Origin(source), [contents[word] for word in words], init=args.init, seed=args.seed
         )
-        start = Rows(*as_rows(source, stored))
-        model = WordModel(
-            folder,
-            first_new=max(source.tokenizer.tokens) + 1,
-            input_rows=start.input,
-            output_rows=None if source.tensors.tied else start.output,
-            bias=start.bias,
-        )
+        values = {name: as_float32(raw, source.checkpoint.tensors[name]) for name, raw in stored.items()}
+        start = rows_of_tensors(source.tensors, values)
+        model = load_word_model(folder, start, first_new=first_new)
         base = appearances(model, own, words=False, seed=args.seed)
         print(f"\n{len(words)} words with {fewest:,} contexts or more, {len(own)} contexts to test with")
         print(HEAD)
@@ -352,21 +292,23 @@ def run(args: argparse.Namespace, folder: Path, numbers: Sequence[int]) -> list[
                 if samples == 0 and schedule == "passes":
                     continue  # the same
                 begun = time.process_time()
-                model.use(*start)
-                chosen = choose_samples(train, samples, words=words)
-                steps = math.ceil(
-                    (args.updates * len(words) if schedule == "updates" else args.passes * len(chosen))
-                    / BATCH
-                )
+                model.use(start)
+                chosen = choose_samples(train, samples, words=words, first_new=first_new)
+                steps = 0
                 if chosen:
-                    distil(model, chosen, steps=steps, seed=args.seed, norms=(stats.smallest, stats.largest))
-                made = [model.input_rows, *([] if model.tied else [model.output_rows])]
-                values = [tensor.detach().cpu().numpy().copy() for tensor in made]
-                rows = Rows(values[0], values[-1], start.bias)
+                    settings = Settings(epochs=args.passes)
+                    steps = math.ceil(args.updates * len(words) / settings.batch)
+                    trainer = Trainer(
+                        model, chosen, stats=stats, settings=settings, seed=args.seed,
+                        steps=steps if schedule == "updates" else None,
+                    )  # fmt: skip
+                    trainer.train()
+                    steps = trainer.done
+                made = [rows.detach().cpu().numpy().copy() for rows in model.rows]
+                rows = Rows(made[0], None if model.tied else made[1], start.bias)
                 row = {
-                    "words": len(words), "schedule": schedule, "samples": samples,
-                    "steps": steps if chosen else 0, **measure(model, own, rows, seed=args.seed),
-                    "base": base,
+                    "words": len(words), "schedule": schedule, "samples": samples, "steps": steps,
+                    **measure(model, own, rows, seed=args.seed), "base": base,
                 }  # fmt: skip
                 row |= {"enough": is_enough(row), "seconds": round(time.process_time() - begun, 1)}
                 table.append(row)

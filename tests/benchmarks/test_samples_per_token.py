@@ -14,8 +14,10 @@ from tiny import ROOT, SENTENCES, open_folder
 
 from vocabkit.edit.trim import trim_vocab
 from vocabkit.errors import UserError
-from vocabkit.models.word_model import WordModel
-from vocabkit.rows.measures import Gap, Rows
+from vocabkit.models.word_model import Rows, load_word_model
+from vocabkit.rows.contexts import Context
+from vocabkit.rows.lessons import Settings
+from vocabkit.rows.measures import Gap, gap_of
 
 spec = importlib.util.spec_from_file_location(
     "samples_per_token", ROOT / "benchmarks" / "samples_per_token.py"
@@ -33,7 +35,7 @@ def folder(tmp_path_factory):
 def model(folder):
     n_old = max(open_folder(folder).tokenizer.tokens) + 1
     rows = np.random.default_rng(0).normal(0, 0.3, (2, build.D)).astype(np.float32)
-    return WordModel(folder, first_new=n_old, input_rows=rows, output_rows=rows[::-1].copy())
+    return load_word_model(folder, Rows(rows, rows[::-1].copy()), first_new=n_old)
 
 
 @pytest.fixture(scope="module")
@@ -43,73 +45,36 @@ def gaps(folder):
     return [Gap(at % 2, some[:4], some[4:6], some[6:16]) for at, some in enumerate(ids)]
 
 
+def context(word: int, old: tuple[int, ...], at: int, pieces: int, *, first_new: int = 100) -> Context:
+    """A context in which some old ids from a position on are a new word, and the two at the end another."""
+    new = (*old[:at], first_new + word, *old[at + pieces : -2], first_new + 77)
+    aligned = (*range(at), *range(at + pieces - 1, len(old) - 2), len(old) - 1)
+    return Context(word, "", old, new, aligned, (at, len(new) - 1), at)
+
+
 def test_samples_are_the_first_of_each_word_renumbered():
-    gaps = [Gap(word, (at,), (1,), ()) for at, word in enumerate([5, 7, 5, 9, 5, 7])]
-    chosen = bench.choose_samples(gaps, 2, words=[7, 5])
-    assert [(gap.word, gap.left[0]) for gap in chosen] == [(1, 0), (0, 1), (1, 2), (0, 5)]
-    assert bench.choose_samples(gaps, 0, words=[7, 5]) == []
+    contexts = [context(word, (at, 1, 2, 3, 4, 5), 1, 2) for at, word in enumerate([5, 7, 5, 9, 5, 7])]
+    chosen = bench.choose_samples(contexts, 2, words=[7, 5], first_new=100)
+    assert [(one.word, one.old_ids[0]) for one in chosen] == [(1, 0), (0, 1), (1, 2), (0, 5)]
+    assert bench.choose_samples(contexts, 0, words=[7, 5], first_new=100) == []
 
 
-def test_batches_give_each_word_and_each_of_its_contexts_the_same_turns():
-    gaps = [Gap(0, (), (1,), ())] * 2 + [Gap(1, (), (1,), ())] * 8
-    seen = [at for batch in bench.batches(gaps, 4, seed=0) for at in batch]
-    counts = [seen.count(at) for at in range(10)]
-    assert len(seen) == 4 * bench.BATCH and counts == [32, 32] + [8] * 8
-    assert seen == [at for batch in bench.batches(gaps, 4, seed=0) for at in batch]
-    assert seen != [at for batch in bench.batches(gaps, 4, seed=1) for at in batch]
-
-
-@pytest.mark.parametrize("right", [0, 1, 3, 5, 40])
-def test_places_of_states_begin_at_the_words_end_and_stay_inside(right):
-    gap = Gap(0, (1, 2), (3, 4), tuple(range(right)))
-    places = bench.state_places(gap, 2)
-    assert places[0] == 4 and places == sorted(set(places)) and places[-1] <= 4 + right
-    assert len(places) <= bench.STATES and places[-1] == 4 + right
-    assert bench.state_places(gap, 1) == [place - 1 for place in places]
-
-
-def test_lessons_are_what_the_frozen_model_says(model, gaps):
-    after, before, total, spelled = bench.teach(model, gaps)[1]
-    gap = gaps[1]
-    with torch.no_grad():
-        said = model.read([gap.filled(gap.pieces)], [[4, 5, *bench.state_places(gap, 2)]], words=False)
-    log_p = said.logits.log_softmax(1)
-    torch.testing.assert_close(before, said.hidden[0])
-    torch.testing.assert_close(after, said.hidden[2:])
-    torch.testing.assert_close(total, said.logits[0].logsumexp(0))
-    torch.testing.assert_close(
-        spelled, log_p[0, gap.pieces[0]] + log_p[1, gap.pieces[1]], rtol=1e-4, atol=1e-4
-    )
-
-
-def test_distilling_brings_the_rows_nearer_and_moves_nothing_else(model, gaps):
-    from vocabkit.rows.measures import measure_contexts
-
-    def now():
-        rows = Rows(*(tensor.detach().numpy().copy() for tensor in model.rows))
-        found = measure_contexts(model, {"now": rows}, gaps, base="base")["now"]
-        return found["input_kl"].value, found["output_log_ratio_abs"].value
-
-    frozen = {name: p.clone() for name, p in model.model.named_parameters() if "rows" not in name}
-    before = now()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench, "RATE", 0.02)
-        bench.distil(model, gaps, steps=60, seed=0, norms=(0.1, 9.0))
-    after = now()
-    assert after[0] < 0.9 * before[0] and after[1] < 0.5 * before[1]
-    assert all((p == frozen[name]).all() for name, p in model.model.named_parameters() if name in frozen)
-    bench.distil(model, gaps, steps=1, seed=0, norms=(0.5, 0.6))
-    for rows in model.rows:
-        assert ((rows.norm(dim=1) > 0.49) & (rows.norm(dim=1) < 0.61)).all()
+def test_other_new_words_of_a_sample_are_spelled():
+    before = context(5, (9, 1, 2, 3, 4, 6, 8), 1, 2)
+    assert before.new_ids == (9, 105, 3, 4, 177)
+    after = bench.alone(before, 0, first_new=100)
+    assert after.new_ids == (9, 100, 3, 4, 6, 8) and after.old_ids == before.old_ids
+    assert after.aligned == (0, 2, 3, 4, 5, 6) and after.new_at == (1,) == (after.own_at,)
+    assert gap_of(after) == Gap(0, (9,), (1, 2), (3, 4, 6, 8))
 
 
 def test_fluency_of_exact_rows_is_one(folder):
     """Each word is one old token: with its rows at the input nothing after it changes; the output row that
-    takes the token's probability (as in rows/test_measured_inits.py) writes it at the base's cost.
+    takes the token's probability (as in rows/test_measures.py) writes it at the base's cost.
     """
     n_old = max(open_folder(folder).tokenizer.tokens) + 1
     nothing = np.zeros((1, build.D), np.float32)
-    model = WordModel(folder, first_new=n_old, input_rows=nothing, output_rows=nothing)
+    model = load_word_model(folder, Rows(nothing, nothing), first_new=n_old)
     gap = Gap(0, (10, 20, 30), (40,), (50,))
     embed = model.model.get_input_embeddings().module.weight
     with torch.no_grad():
@@ -117,7 +82,7 @@ def test_fluency_of_exact_rows_is_one(folder):
         state, logits = said.hidden[0], said.logits[0]
         p = logits.softmax(0)[40]
         wanted = logits.logsumexp(0) + (p / (1 - p)).log()
-        model.use(embed[40:41].numpy(), (wanted / state.dot(state) * state)[None].numpy())
+        model.use(Rows(embed[40:41].numpy(), (wanted / state.dot(state) * state)[None].numpy()))
     exact = bench.fluency(model, [gap])
     assert exact["write"].value == pytest.approx(1, abs=1e-3)
     with torch.no_grad():  # after the word: the same logits, and one more
@@ -125,7 +90,7 @@ def test_fluency_of_exact_rows_is_one(folder):
         old = model.read([gap.filled([40])], [[4]], words=False).logits.log_softmax(1)[0, 50]
     assert exact["read"].value == pytest.approx((both / old).item(), abs=1e-4)
     assert exact["fluent"].value == (exact["read"].value <= 1 + bench.FLUENT)
-    model.use(embed[40:41].numpy(), -100 * state[None].numpy())
+    model.use(Rows(embed[40:41].numpy(), -100 * state[None].numpy()))
     never = bench.fluency(model, [gap])
     assert never["write"].value > 2 and never["fluent"].value == 0
 
@@ -191,7 +156,7 @@ def test_the_whole_benchmark(folder, tmp_path):
     longer = [("updates", 0), ("updates", 2), ("updates", 5), ("passes", 2), ("passes", 5)]
     assert found == [(2, *each) for each in expected + longer]
     steps = {key: row["steps"] for key, row in zip(found, data["rows"], strict=True)}
-    assert steps[2, "updates", 2] == steps[2, "updates", 5] == math.ceil(20 * 2 / bench.BATCH)
+    assert steps[2, "updates", 2] == steps[2, "updates", 5] == math.ceil(20 * 2 / Settings().batch)
     assert (tmp_path / "out.png").read_bytes()[:4] == b"\x89PNG"
 
 
