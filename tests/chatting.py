@@ -138,3 +138,13 @@ def config(name: str, **values: object):
     if not hasattr(transformers, name):
         pytest.skip(f"transformers {transformers.__version__} has no {name}")
     return getattr(transformers, name)(**values)
+
+
+def save_t5(folder: Path) -> Path:
+    torch.manual_seed(0)
+    config = transformers.T5Config(
+        vocab_size=96, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0
+    )
+    transformers.T5ForConditionalGeneration(config).save_pretrained(folder)
+    TINY["unigram"].save_pretrained(folder)
+    return folder

@@ -133,6 +133,7 @@ def test_table_and_verdict():
     assert "fluent from none of these on" in bench.verdict([none], 3)
 
 
+@pytest.mark.slow
 def test_the_whole_benchmark(folder, tmp_path):
     with contextlib.redirect_stdout(None):
         trim_vocab(folder, tmp_path / "model")

@@ -51,6 +51,7 @@ def run(folders, *more: str, base: str = "base", texts: str = "texts.txt", words
 # The whole task
 
 
+@pytest.mark.slow
 def test_table_json_and_picture(folders, tmp_path):
     files = ["-o", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png")]
     printed = run(folders, "--dictionary", str(folders / "dictionary.tsv"), *files)
@@ -103,6 +104,7 @@ def test_what_cannot_be_read_is_said_before_any_work(folders, tmp_path, monkeypa
 
 
 def test_what_cannot_be_made_is_left_out_with_its_reason(folders, monkeypatch):
+    monkeypatch.setattr(compare_inits, "INITS", ("mean", "english"))
     monkeypatch.setattr(compare_inits, "DICTIONARY", folders / "none.jsonl")
     printed = run(folders)
     assert "left out: english: needs equivalents: give --dictionary FILE" in printed
@@ -120,7 +122,7 @@ def test_rows_are_those_that_extending_writes(folders, tmp_path):
 
     base, model = folders / "base", folders / "base__trimm_vocab"
     sources = (open_folder(base), open_folder(model))
-    made, left_out = _rows(sources, WORDS, ["first_last"], texts=[], dictionary=None, seed=0)
+    made, left_out = _rows(sources, WORDS, ["first_last"], texts=[], known=None, seed=0, all_of_them=True)
     with contextlib.redirect_stdout(None):
         extend_vocab(model, tmp_path / "out", base=base, words=folders / "words.txt", num_words=3,
                      init="first_last")  # fmt: skip
@@ -173,10 +175,19 @@ def test_numbers_that_make_no_sense(folders):
         run(folders, "--num_words", "-3")
 
 
-def test_a_dictionary_that_knows_no_word(folders, tmp_path):
+def test_a_dictionary_that_knows_no_word(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare_inits, "INITS", ("mean", "english"))
     (tmp_path / "other.tsv").write_text("cat\tcon mèo\n", encoding="utf-8")
     printed = run(folders, "--dictionary", str(tmp_path / "other.tsv"))
     assert "left out: english: " in printed and "other.tsv knows none of the words" in printed
+
+
+def test_a_dictionary_is_read_before_any_work(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare_inits, "open_folder", None)
+    (tmp_path / "other.tsv").write_text("cat\tcon mèo\n", encoding="utf-8")
+    for file, message in (("other.tsv", "knows none of the words"), ("none.tsv", "none.tsv is missing")):
+        with pytest.raises(UserError, match=message):
+            run(folders, "--inits", "english", "--dictionary", str(tmp_path / file))
 
 
 def test_a_base_of_another_model(folders, tmp_path):

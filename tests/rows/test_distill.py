@@ -74,6 +74,7 @@ def test_the_same_seed_gives_the_same_bytes(qwen2, tmp_path):
     assert (first / "model.safetensors").read_bytes() != (other / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bytes(qwen2, tmp_path):
     unbroken = extended(qwen2, tmp_path / "unbroken")
     out, state = tmp_path / "out", tmp_path / "out.distill.safetensors"

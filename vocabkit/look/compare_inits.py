@@ -6,7 +6,6 @@ its tokens it says what its base says, as verify_edit shows. Texts are parted by
 the contexts of one part, everything is measured on the other.
 """
 
-import io
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,8 +23,7 @@ from vocabkit.corpus.lines import check_readable, held_out, lines_in_turns
 from vocabkit.errors import UserError
 from vocabkit.files import sha256_file, write_json
 from vocabkit.look.inits_report import BASE, as_json, draw_inits, in_words, table
-from vocabkit.look.plots import new_figure
-from vocabkit.outputs import new_file
+from vocabkit.look.plots import new_figure, write_figure
 from vocabkit.rows.contexts import (
     TEST_ONE_IN,
     Context,
@@ -93,6 +91,14 @@ def compare_inits(
     file = words or WORDS
     listed = read_words(file, count=num_words)[: num_words or NUM_WORDS]
     corpora = check_readable(texts)
+    left_out, known = {}, None
+    if not inits or "english" in inits:
+        try:
+            known = _dictionary(dictionary, listed)
+        except UserError as error:
+            if inits:
+                raise
+            left_out["english"] = str(error)
     with without_gc():
         sources = (open_folder(base), open_folder(model))
     check_base(sources[1], sources[0])
@@ -103,7 +109,11 @@ def compare_inits(
             f"{names}: none of the {len(listed):,} words of {file} stands in the part that is measured on "
             "(one line in four); give more Vietnamese texts with --texts, or other words with --words"
         )
-    stored, left_out = _rows(sources, kept, inits, texts=texts, dictionary=dictionary, seed=seed)
+    wanted = [init for init in inits or INITS if init not in left_out]
+    stored, others = _rows(
+        sources, kept, wanted, texts=texts, known=known, seed=seed, all_of_them=bool(inits)
+    )
+    left_out |= others
 
     from vocabkit.models.load import describe, silence
     from vocabkit.models.word_model import load_word_model, rows_of_tensors
@@ -143,11 +153,7 @@ def compare_inits(
         _write(out, as_json(results, left_out=left_out, settings=settings))
     if plot and figure:
         draw_inits(figure, results, title=f"{model.name}: {len(kept)} new words, {len(gaps)} contexts")
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=130)
-        with plot.open("xb") as target:
-            target.write(picture.getvalue())
-        print(f"{plot}: written")
+        write_figure(figure, plot)
 
 
 def _check_new_file(path: Path | None) -> None:
@@ -203,28 +209,26 @@ def _rows(
     inits: Sequence[str],
     *,
     texts: Sequence[str | Path],
-    dictionary: Path | None,
+    known: dict[str, list[str]] | None,
     seed: int,
+    all_of_them: bool,
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, str]]:
-    """Return init → tensor → the new rows as a checkpoint stores them, (W, D) float32, and init → why it is
-    left out.
-
-    Those that were asked for by name are never left out: UserError.
+    """Return init → tensor → the new rows as a checkpoint stores them, (W, D) float32, and init → why it
+    cannot be made; UserError for that with all_of_them. known: the dictionary.
     """
     base, model = sources
     origin = Origin(model, base)
     made: dict[str, dict[str, np.ndarray]] = {}
     left_out = {}
-    for init in inits or INITS:
+    for init in inits:
         try:
-            known = _dictionary(dictionary, words) if init == "english" else None
             with tempfile.TemporaryDirectory() as scratch:
                 taught = _taught(model, words, texts, Path(scratch), seed=seed) if init == "distill" else None
                 stored, _ = make_rows(
                     origin, [f" {w}" for w in words], init=init, seed=seed, dictionary=known, taught=taught
                 )
         except UserError as error:
-            if init in inits:
+            if all_of_them:
                 raise
             left_out[init] = str(error)
             continue

@@ -28,6 +28,8 @@ SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.8, 0.8), (-0.8, 0.8), (0.8, -0.8),
 
 Neighbours = list[tuple[int, float]]  # row and cosine, best first
 
+Group = tuple[str, str, list[int]]  # name, colour, rows
+
 
 def kinds_of_rows(opened: Folder) -> dict[str, list[int]]:
     """Return the rows of old tokens, of new ones, and of none; a kind without rows is left out."""
@@ -73,7 +75,7 @@ def draw(figure: Any, opened: Folder, norms: dict[str, np.ndarray], near: dict[i
     right.legend(loc="best")
 
 
-def _near_groups(opened: Folder, near: dict[int, Neighbours]) -> list[tuple[str, str, list[int]]]:
+def _near_groups(opened: Folder, near: dict[int, Neighbours]) -> list[Group]:
     """Return (name, colour, rows) for each given row: itself, then neighbours that are no other's."""
     groups, taken = [], set(near)
     for at, (row, found) in enumerate(near.items()):
@@ -83,7 +85,7 @@ def _near_groups(opened: Folder, near: dict[int, Neighbours]) -> list[tuple[str,
     return groups
 
 
-def _sample(opened: Folder, norms: np.ndarray) -> list[tuple[str, str, list[int]]]:
+def _sample(opened: Folder, norms: np.ndarray) -> list[Group]:
     """Return (name, colour, rows) of up to SAMPLE rows of each language; the seed is fixed."""
     members: dict[str, list[int]] = {name: [] for name in GROUPS}
     for row, data in opened.tokenizer.token_bytes.items():
@@ -119,7 +121,7 @@ def _drawable(opened: Folder, row: int) -> str:
     return text[:28] if known else f"id {row}"
 
 
-def _label(axes: Any, opened: Folder, groups: Sequence[Any], place: dict[int, np.ndarray]) -> None:
+def _label(axes: Any, opened: Folder, groups: Sequence[Group], place: dict[int, np.ndarray]) -> None:
     """Write each token beside its point where no other label stands, given tokens first; count the rest."""
     from matplotlib.transforms import Bbox
 

@@ -1,5 +1,6 @@
 """The look that all pictures of the toolkit share: colours, and a figure that is written as a PNG."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -23,3 +24,12 @@ def new_figure(plot: Path) -> Any:
     except ImportError:
         raise UserError("--plot needs matplotlib; install it: python3 -m pip install matplotlib") from None
     return FigureCanvasAgg(Figure(figsize=(15, 7.5))).figure
+
+
+def write_figure(figure: Any, plot: Path) -> None:
+    """Write a figure that new_figure() gave to PLOT, whole: it is drawn in memory first."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=130)
+    with plot.open("xb") as file:
+        file.write(picture.getvalue())
+    print(f"{plot}: written")

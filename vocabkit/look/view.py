@@ -4,7 +4,6 @@ Reads a folder (and its base) with tokenizer.json, config.json and safetensors; 
 A matrix is read in blocks: 500 MB of memory are enough, whatever the model's size.
 """
 
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from vocabkit.checkpoint.shards import Tensor
 from vocabkit.errors import UserError
 from vocabkit.files import sha256_file
 from vocabkit.look.picture import Neighbours, draw, kinds_of_rows
-from vocabkit.look.plots import new_figure
+from vocabkit.look.plots import new_figure, write_figure
 from vocabkit.rows.formulas import nearest
 from vocabkit.text.unicode import nfc
 from vocabkit.tokenizer.encoder import load_encoder
@@ -53,11 +52,8 @@ def view_embeddings(model: Path, *, base: Path | None, tokens: Sequence[str], pl
                 print(f"{cosine:>17.3f}  {neighbour:>6}  {opened.text(neighbour)}")
     if plot and figure:
         draw(figure, opened, norms, dict(zip(given, near["input"], strict=True)) if given else {})
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=130)
-        with plot.open("xb") as file:
-            file.write(picture.getvalue())
-        print(f"\n{plot}: written")
+        print()
+        write_figure(figure, plot)
 
 
 def find_tokens(opened: Folder, texts: Sequence[str]) -> list[int]:
