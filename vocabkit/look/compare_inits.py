@@ -24,6 +24,7 @@ from vocabkit.errors import UserError
 from vocabkit.files import sha256_file, write_json
 from vocabkit.look.inits_report import BASE, as_json, draw_inits, in_words, table
 from vocabkit.look.plots import new_figure, write_figure
+from vocabkit.outputs import new_file
 from vocabkit.rows.contexts import (
     TEST_ONE_IN,
     Context,
