@@ -44,10 +44,8 @@ LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
 CHUNK = 64 << 20  # bytes of logits that the fused loss holds at a time (loss.CHUNK, in float32)
 
-LESSON_TOKENS, LESSON_PLACES = (
-    16 * 50,
-    16 * 9,
-)  # rows/lessons.Settings: contexts, and places with logits in them
+# rows/lessons.Settings: tokens of contexts, and places with logits in them
+LESSON_TOKENS, LESSON_PLACES = 16 * 50, 16 * 9
 
 LESSON_COPIES = 8  # of these logits in float32, teacher's and student's: as measured
 

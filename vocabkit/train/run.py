@@ -118,7 +118,6 @@ def _run(
         if parts.sharded:
             _give(model_folder, parts, merge=not options.no_merge_lora)
         return
-    checkpoints = [path for name in TRAINER_FOLDERS for path in part.glob(name)]
     stage = {
         "made_by": made_by,
         "base_model": str(model_folder),
@@ -132,7 +131,7 @@ def _run(
         **run,
     }
     _write(model_folder, part, parts, stage, merge=not options.no_merge_lora, n_tokens=n_tokens)
-    for path in checkpoints:
+    for path in [path for name in TRAINER_FOLDERS for path in part.glob(name)]:
         shutil.rmtree(path)
     (part / RUN_FILE).unlink()
     for path in part.iterdir():
