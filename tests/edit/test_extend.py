@@ -1,7 +1,6 @@
 """vocabkit/edit/extend.py on every family: old rows and old texts as they were, new words in one token."""
 
 import json
-import lzma
 import shutil
 import unicodedata
 from dataclasses import dataclass
@@ -37,7 +36,6 @@ from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
 from vocabkit.verify.ladder import verify_edit
 from vocabkit.vocab.new_tokens import check_extended, make_tokens
 from vocabkit.vocab.plan import FOREIGN, PADDING, extend_plan
-from vocabkit.vocab.word_list import read_words
 
 CONTENTS = [" " + word.replace("▁", " ") for word in WORDS]
 # family, tied, shards, number type, init
@@ -424,17 +422,6 @@ def test_neighbours_by_hidden_state(qwen2, tmp_path, words):
 
 
 # The file of words
-
-
-def test_words_of_every_kind_of_file(tmp_path):
-    wanted = ["hôm nay", "Tiếng Việt"]
-    (tmp_path / "a.txt").write_text("hôm▁nay\r\n\n  Tiếng Việt  \n", encoding="utf-8")
-    assert read_words(tmp_path / "a.txt") == wanted
-    text = '{"word": "hôm▁nay", "freq": 2}\n{"word": "Tiếng▁Việt"}\n'
-    (tmp_path / "b.jsonl").write_text(unicodedata.normalize("NFD", text), encoding="utf-8")
-    assert read_words(tmp_path / "b.jsonl") == wanted
-    (tmp_path / "c.jsonl.xz").write_bytes(lzma.compress(text.encode()))
-    assert read_words(tmp_path / "c.jsonl.xz", count=1) == wanted[:1]
 
 
 @pytest.mark.parametrize(

@@ -458,13 +458,6 @@ def test_a_tokenizer_that_would_join_others_is_refused(tiny):
         )
 
 
-def test_text_files_hold_no_syllables(tmp_path):
-    (tmp_path / "words.txt").write_text("hôm nay\n", encoding="utf-8")
-    assert read_syllables(tmp_path / "words.txt", count=0) == []
-    with pytest.raises(UserError, match="has 0 syllables"):
-        read_syllables(tmp_path / "words.txt", count=1)
-
-
 # The script
 
 

@@ -139,12 +139,15 @@ def write_lists(
     if any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; give a new folder, or remove this one: rm -r {folder}")
     listed = sorted((d for d in decisions if d.reason != ADDED), key=lambda d: (-d.count, d.id))
+    rows: dict[tuple[str, str], list[tuple[str, int, int]]] = {
+        (category, state): [] for state in ("kept", "removed") for category in CATEGORIES
+    }
+    for d in listed:
+        rows[d.category, "kept" if d.keep else "removed"].append((d.text, d.id, d.count))
     numbers: dict[str, dict[str, int]] = {}
-    for state, keep in (("kept", True), ("removed", False)):
-        for category in CATEGORIES:
-            rows = [d for d in listed if d.keep == keep and d.category == category]
-            write_jsonl(folder / f"tokens_{state}__{category}.jsonl", ([d.text, d.id, d.count] for d in rows))
-            numbers.setdefault(category, {})[state] = len(rows)
+    for (category, state), some in rows.items():
+        write_jsonl(folder / f"tokens_{state}__{category}.jsonl", some)
+        numbers.setdefault(category, {})[state] = len(some)
     reasons = Counter((d.keep, d.reason) for d in listed)
     summary = {
         "format": FORMAT,

@@ -1,4 +1,4 @@
-"""Files of words and syllables that are to become tokens, and dictionaries: read, checked, written.
+"""Files of words and syllables that are to become tokens, and dictionaries: read and checked. Writes nothing.
 
 A .jsonl file has rows with "word": "thời▁gian" (▁ is the space inside; other fields are ignored) and rows
 with "syllable"; a .txt file one word per line; both may be compressed (.xz, .gz, .bz2). Their order is
@@ -8,13 +8,24 @@ that in which the words were picked.
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from vocabkit.errors import UserError
 from vocabkit.files import DATA, read_jsonl, text_lines
 from vocabkit.text.unicode import nfc
 from vocabkit.tokenizer import bpe
 from vocabkit.vocab.new_tokens import CONTROL_SHAPE
+
+WORDS = DATA / "vi_words_chosen.jsonl"
+
+DICTIONARY = DATA / "vi_words_similarity.jsonl"
+
+JOINER = "▁"  # between the syllables of a word, in our files
+
+
+def is_syllable_row(row: object) -> TypeGuard[dict[str, Any]]:
+    """Whether a row of a file of words is of a syllable instead."""
+    return isinstance(row, dict) and "syllable" in row
 
 
 def new_token(row: Mapping[str, Any]) -> str | bpe.Merge:
@@ -32,50 +43,37 @@ def content_of(row: Mapping[str, Any]) -> str:
     >>> content_of({"word": "thời▁gian"})
     ' thời gian'
     """
-    return " " + row["word"].replace(JOINER, " ")
+    return " " + text_of(row["word"])
 
 
-WORDS = DATA / "vi_words_chosen.jsonl"
+def text_of(word: str) -> str:
+    """Return a row's word as it stands in a text.
 
-DICTIONARY = DATA / "vi_words_similarity.jsonl"
-
-
-def read_dictionary(path: Path) -> dict[str, list[str]]:
-    """Return Vietnamese word → English equivalents, words in NFC and lower case.
-
-    A .jsonl file has rows {"word": "thời▁gian", "en": ["time", "period"]}; any other has lines English TAB
-    Vietnamese, one pair each, as the dictionaries of WECHSEL have. UserError for a line of another shape.
+    >>> text_of("thời▁gian")
+    'thời gian'
     """
-    found: dict[str, list[str]] = {}
-    for where, word, equivalents in _pairs(path):
-        if not isinstance(word, str) or not word or not isinstance(equivalents, list):
-            raise UserError(
-                f'{where} is neither a row such as {{"word": "thời▁gian", "en": ["time"]}} nor '
-                "English TAB Vietnamese; mend or remove the line"
-            )
-        if not all(isinstance(equivalent, str) and equivalent.strip() for equivalent in equivalents):
-            raise UserError(f"{where} has an equivalent that is no word; mend or remove the line")
-        known = found.setdefault(nfc(word).replace("▁", " ").strip().lower(), [])
-        known += [e.strip() for e in equivalents if e.strip() not in known]
-    if not found:
-        raise UserError(f"{path} holds no pair of words; give another --dictionary")
-    return found
+    return word.replace(JOINER, " ")
 
 
-def _pairs(path: Path) -> Iterator[tuple[str, Any, Any]]:
-    """("FILE:LINE", word, equivalents) of each line of a dictionary; None for what a row does not have."""
-    if ".jsonl" in path.suffixes:
-        for where, row in read_jsonl(path):
-            yield where, *((row.get("word"), row.get("en")) if isinstance(row, dict) else (None, None))
-        return
-    for where, line in text_lines(path):
-        english, _, word = line.strip("\r\n").partition("\t")
-        yield where, word, [english]
+def read_words(path: Path, *, count: int | None = None) -> list[str]:
+    """Return the first count words of a file (all of them if None), as text in NFC with spaces inside.
 
-
-def is_syllable_row(row: object) -> bool:
-    """Whether a row of a file of words is of a syllable instead."""
-    return isinstance(row, dict) and "syllable" in row
+    Raises UserError for a file of another shape, what is no word, a word that is there twice (in any Unicode
+    form), or fewer words than count.
+    """
+    words: dict[str, str] = {}
+    for where, row in _rows(path):
+        if is_syllable_row(row):
+            continue
+        word = _checked(row.get("word") if isinstance(row, dict) else row, where=where)
+        if word in words:
+            raise UserError(f"{where} has {word!r}, as line {words[word]} does; remove one of the two")
+        words[word] = where.rpartition(":")[2]
+    if not words and count != 0:
+        raise UserError(f'{path} holds no word; give rows such as {{"word": "thời▁gian"}}')
+    if count is not None and count > len(words):
+        raise UserError(f"--num_words is {count:,}, {path} has {len(words):,} words; give at most as many")
+    return list(words)[:count]
 
 
 def read_syllables(path: Path, *, count: int) -> list[bpe.Merge]:
@@ -85,7 +83,7 @@ def read_syllables(path: Path, *, count: int) -> list[bpe.Merge]:
     """
     made: dict[str, str] = {}
     merges: list[bpe.Merge] = []
-    for where, row in read_jsonl(path) if ".jsonl" in path.suffixes else ():
+    for where, row in _rows(path):
         if len(merges) == count:
             break
         if not is_syllable_row(row):
@@ -108,27 +106,6 @@ def read_syllables(path: Path, *, count: int) -> list[bpe.Merge]:
             "choose more: build_vi_words.py --choose N --syllables M"
         )
     return merges
-
-
-def read_words(path: Path, *, count: int | None = None) -> list[str]:
-    """Return the first count words of a file (all of them if None), as text in NFC with spaces inside.
-
-    Raises UserError for a file of another shape, what is no word, a word that is there twice (in any Unicode
-    form), or fewer words than count.
-    """
-    words: dict[str, str] = {}
-    for where, row in _rows(path):
-        if is_syllable_row(row):
-            continue
-        word = _checked(row.get("word") if isinstance(row, dict) else row, where=where)
-        if word in words:
-            raise UserError(f"{where} has {word!r}, as line {words[word]} does; remove one of the two")
-        words[word] = where.rpartition(":")[2]
-    if not words and count != 0:
-        raise UserError(f'{path} holds no word; give rows such as {{"word": "thời▁gian"}}')
-    if count is not None and count > len(words):
-        raise UserError(f"--num_words is {count:,}, {path} has {len(words):,} words; give at most as many")
-    return list(words)[:count]
 
 
 def count_rows(path: Path, *, first: int | None = None) -> tuple[int, int]:
@@ -157,7 +134,7 @@ def _rows(path: Path) -> Iterator[tuple[str, object]]:
 def _checked(word: object, *, where: str) -> str:
     if not isinstance(word, str):
         raise UserError(f'{where} has no "word" string; give rows such as {{"word": "thời▁gian"}}')
-    text = nfc(word).replace("▁", " ")
+    text = text_of(nfc(word))
     if not all(text.split(" ")) or not text.isprintable():
         raise UserError(
             f"{where} has the word {word!r}, expected syllables with one ▁ between two, such as 'thời▁gian'"
@@ -167,13 +144,34 @@ def _checked(word: object, *, where: str) -> str:
     return text
 
 
-def text_of(word: str) -> str:
-    """Return a row's word as it stands in a text.
+def read_dictionary(path: Path) -> dict[str, list[str]]:
+    """Return Vietnamese word → English equivalents, words in NFC and lower case.
 
-    >>> text_of("thời▁gian")
-    'thời gian'
+    A .jsonl file has rows {"word": "thời▁gian", "en": ["time", "period"]}; any other has lines English TAB
+    Vietnamese, one pair each, as the dictionaries of WECHSEL have. UserError for a line of another shape.
     """
-    return word.replace("▁", " ")
+    found: dict[str, list[str]] = {}
+    for where, word, equivalents in _pairs(path):
+        if not isinstance(word, str) or not word or not isinstance(equivalents, list):
+            raise UserError(
+                f'{where} is neither a row such as {{"word": "thời▁gian", "en": ["time"]}} nor '
+                "English TAB Vietnamese; mend or remove the line"
+            )
+        if not all(isinstance(equivalent, str) and equivalent.strip() for equivalent in equivalents):
+            raise UserError(f"{where} has an equivalent that is no word; mend or remove the line")
+        known = found.setdefault(text_of(nfc(word)).strip().lower(), [])
+        known += [e.strip() for e in equivalents if e.strip() not in known]
+    if not found:
+        raise UserError(f"{path} holds no pair of words; give another --dictionary")
+    return found
 
 
-JOINER = "▁"  # between the syllables of a word, in our files
+def _pairs(path: Path) -> Iterator[tuple[str, Any, Any]]:
+    """("FILE:LINE", word, equivalents) of each line of a dictionary; None for what a row does not have."""
+    if ".jsonl" in path.suffixes:
+        for where, row in read_jsonl(path):
+            yield where, *((row.get("word"), row.get("en")) if isinstance(row, dict) else (None, None))
+        return
+    for where, line in text_lines(path):
+        english, _, word = line.strip("\r\n").partition("\t")
+        yield where, word, [english]
