@@ -66,7 +66,7 @@ def make_file(path: Path, tokenizer: Path, *, layers: int) -> None:
 
     from vocabkit.checkpoint.shards import write_all
     from vocabkit.files import Progress
-    from vocabkit.gguf.export import all_fields, hyperparameters
+    from vocabkit.gguf.export import all_fields
     from vocabkit.gguf.files import NewTensor, import_gguf, write_gguf
     from vocabkit.gguf.vocab import UNUSED, read_vocab
     from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
@@ -79,8 +79,7 @@ def make_file(path: Path, tokenizer: Path, *, layers: int) -> None:
         "hidden_size": HIDDEN, "num_hidden_layers": layers, "max_position_embeddings": 32_768,
         "intermediate_size": INNER, "rms_norm_eps": 1e-6, "rope_theta": 1e6,
     }  # fmt: skip
-    settings = hyperparameters(config, path=path)
-    fields = all_fields("qwen2", name="synthetic", kind="q8_0", hyperparameters=settings, vocab=vocab)
+    fields = all_fields(config, vocab, path=path, name="synthetic", kind="q8_0")
     data = np.random.default_rng(0).integers(0, 256, BLOCK, np.uint8).tobytes()
     gguf = import_gguf()
 

@@ -87,21 +87,15 @@ def export_gguf(model: Path, out: Path, *, outtype: str | None = None) -> Path:
     source, config = open_folder(model), read_json_object(model / "config.json")
     _ = source.required  # UserError for an id that is no token
     config |= config.get("text_config") or {}
-    architecture = config.get("model_type", "")
-    if architecture not in ARCHITECTURES:
+    if config.get("model_type") not in ARCHITECTURES:
         raise UserError(
             f"{model / 'config.json'}: model_type is {config.get('model_type')!r}, expected one of "
             f"{', '.join(ARCHITECTURES)}; convert this model with llama.cpp's own convert_hf_to_gguf.py"
         )
     vocab = read_vocab(model, source.tokenizer)
     kind = outtype or {"BF16": "bf16", "F16": "f16"}.get(source.tensors.embed[0].dtype, "f32")
-    fields = all_fields(
-        architecture,
-        name=model.resolve().name,
-        kind=kind,
-        hyperparameters=hyperparameters(config, path=model / "config.json"),
-        vocab=vocab,
-    )
+    path, name = model / "config.json", model.resolve().name
+    fields = all_fields(config, vocab, path=path, name=name, kind=kind)
     tensors = [_new_tensor(piece) for piece in _pieces(source, config, kind=kind, tokens=len(vocab.tokens))]
     ollama = out.with_name(out.name.removesuffix(".gguf") + ".Modelfile")
     with new_file(out) as part, new_file(ollama) as text:
@@ -145,13 +139,10 @@ def hyperparameters(config: Mapping[str, Any], *, path: Path) -> dict[str, int |
         raise _refuse(path, "use_sliding_window", True, "false: llama.cpp has no such window for qwen")
     if architecture == "gemma2":
         fields["attention.sliding_window"] = config["sliding_window"]
-        for name, key in (
-            ("attn_logit", "attn_logit_softcapping"),
-            ("final_logit", "final_logit_softcapping"),
-        ):
-            if not config.get(key):
-                raise _refuse(path, key, config.get(key), "a number")
-            fields[f"{name}_softcapping"] = float(config[key])
+        for name in ("attn_logit_softcapping", "final_logit_softcapping"):
+            if not config.get(name):
+                raise _refuse(path, name, config.get(name), "a number")
+            fields[name] = float(config[name])
         scale = config["hidden_size"] // heads if fields["block_count"] == GEMMA2_27B_LAYERS else head_dim
         if config.get("query_pre_attn_scalar", head_dim) != scale:
             raise _refuse(path, "query_pre_attn_scalar", config["query_pre_attn_scalar"], str(scale))
@@ -162,14 +153,11 @@ def _rope_scaling(rope: Mapping[str, Any], architecture: str, path: Path) -> dic
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind in ("default", None) or (kind == "llama3" and architecture == "llama"):
         return {}
-    if kind == "linear":
-        return {"rope.scaling.type": "linear", "rope.scaling.factor": float(rope["factor"])}
-    if kind == "yarn":
-        return {
-            "rope.scaling.type": "yarn",
-            "rope.scaling.factor": float(rope["factor"]),
-            "rope.scaling.original_context_length": rope["original_max_position_embeddings"],
-        }
+    if kind in ("linear", "yarn"):
+        fields = {"rope.scaling.type": kind, "rope.scaling.factor": float(rope["factor"])}
+        if kind == "yarn":
+            fields["rope.scaling.original_context_length"] = rope["original_max_position_embeddings"]
+        return fields
     raise _refuse(path, "rope_scaling", kind, "default, linear, yarn or llama3")
 
 
@@ -238,16 +226,12 @@ def _pieces(source: Folder, config: Mapping[str, Any], *, kind: str, tokens: int
 
 
 def all_fields(
-    architecture: str,
-    *,
-    name: str,
-    kind: str,
-    hyperparameters: Mapping[str, int | float | str],
-    vocab: GgufVocab,
+    config: Mapping[str, Any], vocab: GgufVocab, *, path: Path, name: str, kind: str
 ) -> dict[str, Field]:
-    """Return every field of a model's file; kind: of OUTTYPES, name: for people."""
+    """Return every field of a model's file; path: of config.json, name: for people, kind: of OUTTYPES."""
     gguf = import_gguf()
     file_type = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}[kind]
+    architecture = config["model_type"]
     values = {
         "general.architecture": architecture,
         "general.type": "model",
@@ -255,7 +239,7 @@ def all_fields(
         "general.quantization_version": gguf.GGML_QUANT_VERSION,
         "general.file_type": int(gguf.LlamaFileType[file_type]),
         f"{architecture}.vocab_size": len(vocab.tokens),
-        **{f"{architecture}.{key}": value for key, value in hyperparameters.items()},
+        **{f"{architecture}.{key}": value for key, value in hyperparameters(config, path=path).items()},
     }
     return {key: field(value) for key, value in values.items()} | vocab.fields()
 

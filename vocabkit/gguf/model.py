@@ -48,7 +48,7 @@ class GgufModel:
     @property
     def tensors(self) -> dict[str, GgufTensor]:
         """The tensors of all parts by name."""
-        return _all_tensors(self.parts)
+        return {name: tensor for part in self.parts for name, tensor in part.tensors.items()}
 
     def value(self, key: str) -> Any:
         """Return a field's value, None where there is none."""
@@ -82,18 +82,14 @@ def open_gguf(path: Path, files: Sequence[Path] | None = None) -> GgufModel:
     types = _list(fields, "token_type", len(tokens), path) or [NORMAL] * len(tokens)
     scores = _list(fields, "scores", len(tokens), path) or [0.0] * len(tokens)
     merges = fields[GGML + "merges"].value() if kind == "gpt2" and GGML + "merges" in fields else []
-    for name, tensor in _all_tensors(parts).items():
-        if name in MATRICES and tensor.rows != len(tokens):
+    for tensor in (part.tensors[name] for part in parts for name in MATRICES if name in part.tensors):
+        if tensor.rows != len(tokens):
             raise UserError(
-                f"{tensor.file}: {name} has {tensor.rows:,} rows, the file {len(tokens):,} tokens; "
+                f"{tensor.file}: {tensor.name} has {tensor.rows:,} rows, the file {len(tokens):,} tokens; "
                 "this file is damaged or of an unknown kind"
             )
     tokenizer = _as_tokenizer(path, FAMILIES[kind], tokens, types, merges)
     return GgufModel(path, parts, tokenizer, types, scores)
-
-
-def _all_tensors(parts: Sequence[GgufFile]) -> dict[str, GgufTensor]:
-    return {name: tensor for part in parts for name, tensor in part.tensors.items()}
 
 
 def _list(fields: Mapping[str, Field], name: str, count: int, path: Path) -> list[Any] | None:
@@ -111,17 +107,15 @@ def _as_tokenizer(
     path: Path, family: str, tokens: Sequence[str], types: Sequence[int], merges: Sequence[str]
 ) -> TokenizerJson:
     """Return the tokens of a GGUF as a tokenizer.json would hold them; UNUSED ones are left out."""
-    vocab: dict[str, int] = {}
-    added: list[dict[str, Any]] = []
-    for token_id, (token, kind) in enumerate(zip(tokens, types, strict=True)):
-        if kind in (CONTROL, USER_DEFINED):
-            added.append({"id": token_id, "content": token, "special": kind == CONTROL})
-        elif kind != UNUSED:
-            vocab[token] = token_id
-    data = {
-        "added_tokens": [dict(entry, normalized=False) for entry in added],
-        "model": {"unk_token": next((t for t, k in zip(tokens, types, strict=True) if k == UNKNOWN), None)},
-    }
+    kinds = list(enumerate(zip(tokens, types, strict=True)))
+    added: list[dict[str, Any]] = [
+        {"id": token_id, "content": token, "special": kind == CONTROL, "normalized": False}
+        for token_id, (token, kind) in kinds
+        if kind in (CONTROL, USER_DEFINED)
+    ]
+    vocab = {token: at for at, (token, kind) in kinds if kind not in (CONTROL, USER_DEFINED, UNUSED)}
+    unknown = next((token for _, (token, kind) in kinds if kind == UNKNOWN), None)
+    data = {"added_tokens": added, "model": {"unk_token": unknown}}
     pairs = [bpe.parse_merge(merge) for merge in merges]
     for left, right in pairs:
         if left + right not in vocab:
