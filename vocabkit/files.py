@@ -24,11 +24,8 @@ except ImportError:  # Windows: copies are plain, and two runs on one OUT are no
     fcntl = None  # type: ignore[assignment]
 
 COPY_BLOCK = 64 << 20  # bytes moved per system call: large enough that Python costs nothing
-
 FICLONE = 0x40049409  # ioctl_ficlone(2): share the blocks of a file on btrfs and xfs
-
 Progress = Callable[[int], object]  # told how many bytes were written since the last call
-
 OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 
 
@@ -205,5 +202,4 @@ def write_new_text(path: Path, text: str, *, preset: int | None = None) -> None:
 
 
 DATA = Path(__file__).resolve().parent.parent / "data"
-
 SELF_TEST_TEXTS = DATA / "verify_texts.txt"

@@ -23,9 +23,7 @@ from pathlib import Path
 from vocabkit.errors import UserError
 
 MAX_RETRIES = 1000  # in one answer
-
 MAX_FORBIDDEN = 50  # tokens at one place: beyond, the token before it is at fault
-
 CONTEXT = 4  # taken tokens that are decoded again, for decoders that look at what comes before
 
 

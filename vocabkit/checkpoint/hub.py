@@ -9,7 +9,6 @@ from pathlib import Path
 from vocabkit.errors import UserError, one_line
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
 # Everything a checkpoint needs; other weight formats would only cost time and disk.
 WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "LICENSE*", "NOTICE*", "*.md"]
 

@@ -13,7 +13,6 @@ from vocabkit.errors import UserError
 from vocabkit.files import read_versioned, write_json
 
 EDIT_FILE = "vocab_edit.json"
-
 EDIT_FORMAT = ("vocab-edit", 1)
 
 

@@ -23,9 +23,7 @@ from vocabkit.errors import UserError
 from vocabkit.files import Progress, copy_file, copy_range, read_json_object, write_json
 
 SINGLE = "model.safetensors"
-
 INDEX = "model.safetensors.index.json"
-
 # Bits per element; safetensors 0.6 added types below one byte.
 DTYPE_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "U16": 16, "I16": 16, "F16": 16,
@@ -34,9 +32,7 @@ DTYPE_BITS = {
 }  # fmt: skip
 
 MAX_HEADER = 100 << 20  # bytes; the limit of the safetensors library
-
 ROW_BLOCK = 4 << 20  # bytes of source rows held at a time: larger ones leave the cache and cost new pages
-
 COPY_THREADS = 2  # one copies while another waits for the disk; more gain nothing
 
 

@@ -35,18 +35,14 @@ if TYPE_CHECKING:
 
 
 BIN = "pytorch_model.bin"
-
 BIN_INDEX = "pytorch_model.bin.index.json"
-
 # Name of a number type in torch → in safetensors
 DTYPES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "float8_e5m2": "F8_E5M2", "float8_e4m3fn": "F8_E4M3",
     "int16": "I16", "float16": "F16", "bfloat16": "BF16", "int32": "I32", "float32": "F32", "int64": "I64",
     "float64": "F64",
 }  # fmt: skip
-
 OUTPUT_HEADS = ("lm_head.", "embed_out.")
-
 ZIP = b"PK\x03\x04"  # how a file of torch 1.6 and later begins
 
 

@@ -15,11 +15,8 @@ from vocabkit.tokenizer.settings import vocab_size_of
 
 # model_type → (names of input embeddings, names of output heads); what a checkpoint lacks of them is tied.
 _DECODER = (("model.embed_tokens.weight",), ("lm_head.weight", "lm_head.bias"))
-
 _T5 = (("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"), ("lm_head.weight",))
-
 _GPT2 = (("transformer.wte.weight", "wte.weight"), ("lm_head.weight",))
-
 LAYOUTS = {
     **dict.fromkeys(
         ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "llama", "mistral", "mixtral", "gemma", "gemma2",

@@ -32,7 +32,6 @@ from vocabkit.files import read_versioned, sha256_file, write_json
 from vocabkit.outputs import new_file
 
 PROGRESS_FORMAT = ("count-progress", 1)
-
 SAVE_EVERY = 1 << 30  # bytes of text between two savings; each costs the encoding of all different words
 
 ENOUGH = 10_000  # records before the share of bad ones means something

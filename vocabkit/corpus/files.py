@@ -38,17 +38,12 @@ from vocabkit.corpus.streams import ARCHIVES, Notes, Stream, cut, end_of_lines, 
 from vocabkit.errors import UserError
 
 FILE_KINDS = (TEXT, JSONL, JSON, CSV, TSV, PARQUET)
-
 ENDINGS = "{} or .parquet; all but .parquet also with {}".format(
     ", ".join(f".{kind}" for kind in FILE_KINDS[:-1]), ", ".join(ARCHIVES)
 )
-
 DOCUMENT_BYTES = 1 << 20  # a longer .txt is several documents
-
 BLOCK_BYTES = 4 << 20  # of other kinds: enough work for one parse_block() that handing it over costs little
-
 VALUE_BYTES = 64  # what a Python object takes beside its text, about: rows without text fill a block as well
-
 NAMED_FILES = 5
 
 

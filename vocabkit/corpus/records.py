@@ -14,11 +14,8 @@ from typing import Any
 from vocabkit.text.unicode import nfc
 
 TEXT, JSONL, JSON, CSV, TSV, PARQUET, HUB, STDIN = "txt jsonl json csv tsv parquet hub stdin".split()
-
 FIELDS = ("text", "messages", "conversations")  # where a row's text is looked for, in this order
-
 DELIMITERS = {CSV: ",", TSV: "\t"}
-
 _JSON_NAMES = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
 
 

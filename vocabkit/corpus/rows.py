@@ -15,11 +15,8 @@ from vocabkit.corpus.streams import LONGEST_RECORD, PIECE, Stream, end_of_lines,
 from vocabkit.errors import UserError, one_line
 
 PARQUET_ROWS = 256  # rows decoded at a time: a row may be a book
-
 _NOT_SPACE = re.compile(r"[^ \t\n\r]")
-
 _JSON = json.JSONDecoder()
-
 # What the json module says where a text breaks off is what it says of a wrong character there; within this
 # many characters of the end, more text may make it right (-Infinity and \u12ab are the longest pieces).
 _PIECE_OF_JSON = 16

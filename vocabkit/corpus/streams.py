@@ -18,17 +18,11 @@ from vocabkit.errors import UserError
 from vocabkit.text.utf8 import tail_of
 
 Notes = Callable[[str], object]  # told, in one line, what a person should know but need not act on
-
 ARCHIVES = (".xz", ".gz", ".zst", ".bz2")
-
 PIECE = 1 << 20  # bytes read at a time
-
 ARCHIVE_PIECE = 128 << 10  # text comes out several times as large
-
 LONGEST_RECORD = 256 << 20  # bytes; what is longer is no record but a missing line end or quote
-
 TEXT_REACH = 32  # blocks: how far a .txt is searched for a good place to cut
-
 BOM = b"\xef\xbb\xbf"
 
 # A line end before a character that is not white space (Unicode's White_Space and \x1c-\x1f, as str.isspace).
@@ -37,7 +31,6 @@ _LINE_END = re.compile(
     rb"\n(?=[^\s\x1c-\x1f])"
     rb"(?!\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80)"
 )
-
 _LONGEST_SPACE = 3  # bytes of the longest white space in that pattern
 
 

@@ -18,7 +18,6 @@ from vocabkit.corpus.records import Block, parse_block
 from vocabkit.errors import UserError
 
 QUEUED = 2  # blocks waiting for each worker: one being parsed, one ready
-
 SHOWN = 5  # bad records that are spelled out
 
 

@@ -49,7 +49,6 @@ LINE_PATTERNS = {QWEN2, LLAMA3}  # those with \s*[\r\n]+, after which a line end
 
 # White space: Python's, a superset of Unicode's. Where more is taken for white space, there are fewer cuts.
 SPACES = [char for char in map(chr, range(0x3001)) if char.isspace()]
-
 LONG_SPACES = [char.encode() for char in SPACES if not char.isascii()]
 
 
@@ -60,18 +59,13 @@ def _among(characters: Iterable[int]) -> bytes:
 
 
 WHITE = frozenset(char.encode()[0] for char in SPACES if char.isascii())
-
 LEADS = _among(space[0] for space in LONG_SPACES)
-
 LINE_END = _among(b"\n\r")
-
 BLANK = _among(byte for char in SPACES if char not in "\n\r" for byte in char.encode())  # inside white space
-
 LONGEST_INDENT = 200  # bytes
 
 # Kinds of bytes: 0 is everything beyond ASCII.
 OTHER, LETTER, DIGIT, BLANKS = 1, 2, 3, 4
-
 KINDS = bytes(
     BLANKS if byte in WHITE
     else LETTER if byte in string.ascii_letters.encode()

@@ -37,17 +37,12 @@ SETTLED = ("\x00-\x03\x05-\u024f\u0400-\u0482\u048a-\u052f\u1e00-\u1eff\u2010-\u
 ONE_WORD = r"^ ?\p{L}+$"  # for every expression of counts/cuts.py
 
 END = "\x04"  # stands between chunks that are split together; not in SETTLED
-
 MAX_ENTRIES = 2_000_000  # chunks, and words, held at a time
-
 ENTRY_BYTES = 40  # that each of them takes; fewer are held if they are longer
-
 PENDING = 1_000_000  # characters of texts that are cut together; also of such that are not cut
-
 SPLIT = 32_768  # chunks that are split together
 
 BATCH, BATCHES = 1024, 64  # words, chunks or documents that are encoded together; batches in one call
-
 BYTE_LEVEL = {byte: BYTE_TO_CHAR[byte] for byte in range(255)} | {255: " "}  # no UTF-8 has the byte 255
 
 

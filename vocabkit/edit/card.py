@@ -70,15 +70,12 @@ GUARD = (
     "by byte are in `suppress_tokens` of `generation_config.json`. Runtimes that do not read this list "
     "(llama.cpp, for one) can be given it as a logit bias."
 )
-
 GUARD_VI = (
     "`generate()` không thể viết chữ của hệ chữ đã bỏ: {} token có thể mở đầu một ký tự như vậy theo từng "
     "byte nằm trong `suppress_tokens` của `generation_config.json`. Với trình chạy không đọc danh sách này "
     "(như llama.cpp), hãy đưa nó vào logit bias."
 )
-
 NO_GUARD = "Single bytes are not suppressed: a character of a removed script could still be spelled by bytes."
-
 NO_GUARD_VI = "Các byte đơn không bị chặn: ký tự của hệ chữ đã bỏ vẫn có thể được ghép theo từng byte."
 
 MADE = """\

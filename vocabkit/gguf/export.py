@@ -54,7 +54,6 @@ ARCHITECTURES = {
 }
 
 OUTTYPES = ("bf16", "f16", "f32", "q8_0")
-
 GEMMA2_27B_LAYERS = 46  # llama.cpp scales attention by 1/√(hidden/heads) for it, by 1/√head_dim for others
 
 

@@ -24,12 +24,10 @@ from vocabkit.errors import UserError
 from vocabkit.files import Progress, copy_range
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
-
 # enum gguf_type: struct's code of each number, then string and array
 NUMBERS = "BbHhIif?"
 
 STRING, ARRAY = 8, 9
-
 WIDE = {10: "Q", 11: "q", 12: "d"}
 
 UINT32, INT32, FLOAT32, BOOL = 4, 5, 6, 7

@@ -16,7 +16,6 @@ _CHATML = """{{ if .System }}<|im_start|>system
 {{ .Content }}<|im_end|>
 {{ end }}{{ end }}<|im_start|>assistant
 """
-
 _LLAMA3 = """{{ if .System }}<|start_header_id|>system<|end_header_id|>
 
 {{ .System }}<|eot_id|>{{ end }}{{ range .Messages }}{{ if ne .Role "system" }}\
@@ -25,7 +24,6 @@ _LLAMA3 = """{{ if .System }}<|start_header_id|>system<|end_header_id|>
 {{ .Content }}<|eot_id|>{{ end }}{{ end }}<|start_header_id|>assistant<|end_header_id|>
 
 """
-
 _GEMMA = """{{ $system := .System }}{{ range $at, $message := .Messages }}{{ if eq .Role "user" }}\
 <start_of_turn>user
 {{ if and $system (eq $at 0) }}{{ $system }}
@@ -35,14 +33,11 @@ _GEMMA = """{{ $system := .System }}{{ range $at, $message := .Messages }}{{ if 
 {{ .Content }}<end_of_turn>
 {{ end }}{{ end }}<start_of_turn>model
 """
-
 TEMPLATES = {"<|im_end|>": _CHATML, "<|eot_id|>": _LLAMA3, "<end_of_turn>": _GEMMA}
-
 # generation_config.json → PARAMETER
 PARAMETERS = {
     "temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "repetition_penalty": "repeat_penalty",
 }  # fmt: skip
-
 _DEFAULT_SYSTEM = "You are"  # how the default system text of a template begins
 
 

@@ -29,23 +29,19 @@ from vocabkit.tokenizer.settings import read_spm_models
 from vocabkit.tokenizer.tokenizer_json import BYTE_LEVEL_BPE, UNIGRAM, TokenizerJson
 
 GGML = "tokenizer.ggml."
-
 SUPPRESS = GGML + "suppress_tokens"
 
 CHAT_TEMPLATE = "tokenizer.chat_template"
 
 # enum llama_token_type, with the numbers that SentencePiece has
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-
 # The expression that a byte-level tokenizer splits by → its name in llama-vocab.cpp. Llama 3's name also
 # turns on ignore_merges there.
 PRE = {QWEN2: "qwen2", LLAMA3: "llama-bpe", GPT2: "gpt-2"}
 
 ADDED_SCORE = -1000.0  # of a token that is never merged to: it is found in the text before merging begins
-
 # llama.cpp takes a vocabulary of these sizes for CodeLlama's and Granite's; one more token avoids it.
 TAKEN_SIZES = {32016, 49152}
-
 # What ends a turn, in the order in which chat models are looked through.
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")
 

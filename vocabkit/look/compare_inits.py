@@ -51,13 +51,9 @@ OPTIONS = (
     "plot",
     "out",
 )
-
 NUM_WORDS = 200
-
 CONTEXTS_PER_WORD = 8  # to measure with; more of the same words make standard errors little smaller
-
 LINES = 100  # of text for the bits per byte
-
 MAX_IDS = 256  # tokens of such a line
 
 

@@ -17,17 +17,11 @@ from vocabkit.tokenizer.settings import vocab_size_of
 from vocabkit.tokenizer.tokenizer_json import UNIGRAM, TokenizerJson, read_tokenizer_json
 
 SHOWN = 25  # added tokens spelled out: all 23 that Qwen3 added to Qwen2
-
 EXAMPLES = 5  # examples of any other kind
-
 LONGEST = 240  # characters of one setting; the splitting regex of Qwen takes 190
-
 WIDTH = 120  # columns of a line
-
 INDENT = " " * 14
-
 FLAGS = ("special", "normalized", "lstrip", "rstrip", "single_word")
-
 # Fields of tokenizer_config.json that change what transformers does with the same tokenizer.json
 CHAT_FIELDS = (
     "bos_token", "eos_token", "pad_token", "unk_token", "add_bos_token", "add_eos_token",

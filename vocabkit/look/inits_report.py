@@ -9,9 +9,7 @@ from vocabkit.look.plots import BLUE, GREY, RED
 from vocabkit.rows.estimates import Estimate
 
 FORMAT = ("compare-inits", 1)
-
 BASE = "base"  # the row of the table that is the model without new words
-
 Results = Mapping[str, Mapping[str, Estimate]]  # init → measure → what was found
 
 

@@ -18,14 +18,10 @@ from vocabkit.text.unicode import first_foreign
 SAMPLE = 1000  # rows of each group in the picture: more make one blot, and PCA slow
 
 GROUPS = {"other": GREY, "other scripts": GREEN, "English": BLUE, "Vietnamese": RED, "new": PURPLE}
-
 COLOURS = (BLUE, RED, GREEN, PURPLE, GOLD, "#444444")
-
 NORM_COLOURS = {"tokens": BLUE, "new tokens": PURPLE, "padding": GREY}
-
 # Where a label may stand beside its point, in points (1/72 inch), nearest first
 SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.8, 0.8), (-0.8, 0.8), (0.8, -0.8), (-0.8, -0.8))
-
 Neighbours = list[tuple[int, float]]  # row and cosine, best first
 
 Group = tuple[str, str, list[int]]  # name, colour, rows

@@ -21,11 +21,8 @@ from vocabkit.text.unicode import nfc
 from vocabkit.tokenizer.encoder import load_encoder
 
 NEIGHBOURS = 10
-
 SHOWN = 20  # changed or new rows that are spelled out; the others are counted
-
 EXTREMES = 5  # shortest and longest rows that are named
-
 BLOCK = 64 << 20  # bytes of float32 values held at a time
 
 Change = tuple[int, float, float]  # row, norm of the difference / norm before, cosine

@@ -29,7 +29,6 @@ TEST_ONE_IN = 4  # lines; the others are for training
 CONTEXTS_PER_WORD = 25  # to learn from
 
 BATCH = 512  # lines encoded in one call of the tokenizers library
-
 MIN_AFTER = 4  # tokens after the word, or there is nothing to see of how it was read
 
 

@@ -46,13 +46,10 @@ from vocabkit.rows.contexts import Context
 from vocabkit.rows.lessons import Settings, Teacher
 
 STATE_FORMAT = ("vocabkit-distill", "1")
-
 SAVE_EVERY = 60.0  # seconds
 
 UPDATES = 60  # of a row that epochs are chosen for, where they are not given
-
 EPOCHS = (3, 10)  # at least, at most
-
 SAMPLE = 16  # batches whose losses are reported before and after
 
 

@@ -36,9 +36,7 @@ import numpy as np
 from vocabkit.checkpoint.numbers import RowStats
 
 SIDES = ("input", "output")
-
 STEEPNESS = 2.0  # AdaptiVocab's exponent: one token further away weighs e² = 7.4 times less
-
 NEIGHBOURS = 5  # old words that make a row: fewer copy one word's quirks, more tend to the mean of all rows
 
 

@@ -13,13 +13,11 @@ from vocabkit.files import DATA
 from vocabkit.text.unicode import first_foreign, has_emoji, nfc
 
 CATEGORIES = "english vietnamese emoji alphabet_short alphabet_long ascii_short ascii_long others".split()
-
 LONG = 13  # characters: from here on a letters-only or ASCII token goes into a *_long file
 
 ENGLISH_WORDS = DATA / "english_words.txt.xz"
 
 _ONSETS = ("", *"b c ch d đ g gh gi h k kh l m n ng ngh nh p ph qu r s t th tr v x".split())
-
 _RIMES = """
 a ac ach ai am an ang anh ao ap at au ay ăc ăm ăn ăng ăp ăt âc âm ân âng âp ât âu ây e ec em en eng eo ep et ê
 êch êm ên ênh êp êt êu i ia ich im in inh ip it iu iêc iêm iên iêng iêp iêt iêu y yêm yên yêng yêt yêu o oc oi
@@ -28,11 +26,9 @@ oet ô ôc ôi ôm ôn ông ôp ôt ơ ơi ơm ơn ơp ơt u ua uc ui um un ung 
 uy uya uych uyn uynh uyp uyt uyu uyên uyêt uôc uôi uôm uôn uông uôt ư ưa ưc ưi ưm ưng ưt ưu ươc ươi ươm ươn
 ương ươp ươt ươu
 """.split()
-
 # Spellings that the rules below do not make: giếng and giếc are gi + iêng, iêc with one i written; the u of
 # uych, uynh, uyt, uôc is the one of qu (quýnh, quốc).
 _MORE = (("gi", "êng"), ("gi", "êc"), ("qu", "ych"), ("qu", "ynh"), ("qu", "yt"), ("qu", "ôc"))
-
 _PLACE_NAMES = (
     "đắk",
     "đăk",
@@ -42,7 +38,6 @@ _PLACE_NAMES = (
 _WORD = re.compile(r"[^\W\d_]+")
 
 _TONES = ("", "\u0300", "\u0301", "\u0303", "\u0309", "\u0323")
-
 _STOP_TONES = ("\u0301", "\u0323")  # a syllable ending in c, ch, p, t is sắc or nặng
 
 

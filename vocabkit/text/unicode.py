@@ -32,7 +32,6 @@ Todhri Tolong_Siki Toto Tulu_Tigalari Ugaritic Vai Vithkuqi Wancho Warang_Citi Y
 """.split()
 
 _PICTURE = r"\p{Extended_Pictographic}\p{Emoji_Presentation}\p{Emoji_Modifier}\p{Regional_Indicator}\u20E3"
-
 # What may stand inside an emoji sequence but is no picture alone: joiner, variation selectors, tags of flags.
 _EMOJI_GLUE = r"\u200D\uFE0E\uFE0F\U000E0020-\U000E007F"
 

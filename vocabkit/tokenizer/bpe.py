@@ -53,7 +53,6 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 Merge = tuple[str, str]
-
 # Gives the rank of an adjacent pair, lowest first, or None where the pair has no merge.
 RankOf = Callable[[Merge], float | None]
 
@@ -71,7 +70,6 @@ def _byte_to_char() -> dict[int, str]:
 
 
 BYTE_TO_CHAR = _byte_to_char()
-
 CHAR_TO_BYTE = {char: byte for byte, char in BYTE_TO_CHAR.items()}
 
 

@@ -17,7 +17,6 @@ from vocabkit.tokenizer.tokenizer_json import TokenizerJson
 
 # eos_token_id, image_token_index, stop_token_ids, sep_id …, but not the ids of layers, speakers or heads
 ID_FIELD = re.compile(r".*_token_(id|ids|index|idx)|(unk|bos|eos|pad|sep|cls|mask|decoder_start)_id")
-
 # Fields of any shape in which every integer is an id
 ID_LISTS = {
     "suppress_tokens",

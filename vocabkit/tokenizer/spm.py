@@ -12,7 +12,6 @@ from vocabkit.errors import UserError
 from vocabkit.tokenizer.bpe import byte_fallback_value
 
 NAMES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
-
 # ModelProto.SentencePiece.Type and TrainerSpec.ModelType of sentencepiece_model.proto
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 

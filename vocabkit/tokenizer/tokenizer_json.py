@@ -19,21 +19,17 @@ from vocabkit.tokenizer import bpe, unigram
 from vocabkit.tokenizer.bpe import Merge, parse_merge, text_for_people
 
 BYTE_LEVEL_BPE = "byte-level BPE"
-
 BYTE_FALLBACK_BPE = "SentencePiece-style BPE with byte fallback"
-
 UNIGRAM = "Unigram"
 
 TOP_FIELDS = {
     "version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
     "decoder", "model",
 }  # fmt: skip
-
 BPE_FIELDS = {
     "type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
     "byte_fallback", "ignore_merges", "vocab", "merges",
 }  # fmt: skip
-
 UNIGRAM_FIELDS = {"type", "unk_id", "vocab", "byte_fallback"}
 
 

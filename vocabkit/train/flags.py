@@ -20,15 +20,10 @@ from vocabkit.train.memory import optimizer_name
 from vocabkit.train.options import StageOptions
 
 TORCHAO = ("adamw_torch_8bit", "adamw_torch_4bit")  # states of few bits, rounded at random to bfloat16
-
 BLOCK = 256  # numbers that share a scale there unless told otherwise
-
 _PICKLED = "its state holds objects that torch.load() refuses, so a checkpoint of it cannot be gone on from"
-
 _FORGOTTEN = "it keeps its state outside of checkpoints: a run that goes on from one would begin it anew"
-
 _SMALL = "--optim adamw_torch_8bit, whose state is 2 bytes a weight, with --optim_in_backward"
-
 # Beginning of the name → why not, and what instead. The first that fits; longer ones stand before shorter.
 REFUSED = {
     "galore_adamw_layerwise": (_FORGOTTEN, _SMALL),

@@ -20,9 +20,7 @@ from vocabkit.train.data.samples import IGNORED
 
 # On a CPU torch's takes five times as long as the chunks below where the head is trained.
 FUSED_ON = {"cuda"}
-
 CHUNK = 1 << 24  # logits held at a time, float32: 64 MiB
-
 # Settings with which a head does more than a product; a model with one of them keeps its own forward().
 UNKNOWN_SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "mup_width_multiplier")
 

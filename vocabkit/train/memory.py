@@ -31,15 +31,12 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 GIB = 2**30
-
 NUMBER_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-
 # Bytes of optimizer state per trained parameter; Adafactor keeps a row and a column of sums for each matrix.
 STATES = {"adamw_torch_8bit": 2.06, "adamw_torch_4bit": 1.06, "adamw_8bit": 2.03, "adamw_bnb_8bit": 2.03,
           "paged_adamw_8bit": 2.03, "lion_8bit": 1.03, "adafactor": 0.01, "sgd": 0}  # fmt: skip
 
 FULL_STATES = 8  # AdamW of float32 parameters: two numbers of four bytes; of bfloat16 ones half of it
-
 LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
 CHUNK = 64 << 20  # bytes of logits that the fused loss holds at a time (loss.CHUNK, in float32)
@@ -48,9 +45,7 @@ CHUNK = 64 << 20  # bytes of logits that the fused loss holds at a time (loss.CH
 LESSON_TOKENS, LESSON_PLACES = 16 * 50, 16 * 9
 
 LESSON_COPIES = 8  # of these logits in float32, teacher's and student's: as measured
-
 CARD_RESERVE = 0.5 * GIB  # of a card, for the driver, kernels and fragments
-
 SHORTEST = 512  # tokens of a row that check_fits() still suggests
 
 

@@ -37,7 +37,6 @@ TRAINING_FILE = "training.json"
 TRAINING_FORMAT = ("vocab-training", 1)
 
 REPORTS = ("verify_report.json", "README.md")  # of the edit before: they speak of other weights
-
 NOT_COPIED = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".py", ".jsonl"}
 
 

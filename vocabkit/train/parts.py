@@ -22,7 +22,6 @@ from vocabkit.train.options import StageOptions
 from vocabkit.train.output import Change
 
 TORCH_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
-
 ADAPTER = "default"
 
 

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 from vocabkit.errors import UserError
 
 T = TypeVar("T")
-
 PATIENCE = 5.0  # seconds in which a launcher has ended the other processes when the first one failed
 
 

@@ -38,7 +38,6 @@ from vocabkit.train.processes import check_same, from_first, in_turn
 from vocabkit.train.trainer import StageTrainer, last_checkpoint, stop_on_interrupt
 
 RUN_FILE, RUN_FORMAT = "run.json", ("vocabkit-run", 1)
-
 TRAINER_FOLDERS = ("checkpoint-*", "tokenized")  # in OUT.part, removed at the end
 
 

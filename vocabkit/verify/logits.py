@@ -21,15 +21,12 @@ from vocabkit.verify.check import Check
 from vocabkit.verify.edited import Edited
 
 MAX_LENGTH = 256  # tokens of one piece of text: bounds the (T, V) logits held at a time
-
 MAX_TOKENS = 8_000  # tokens of text that the models read, spread evenly over what is given
 
 LOGIT_TOKENS = 512  # tokens whose logits over all kept columns are compared one by one
-
 # Largest |Δ logit| that rounding explains, relative to the largest logit: the two matrices differ in their
 # number of rows, and libraries cut sums of products into blocks by the shape.
 TOLERANCE = {"float32": 1e-5, "float16": 4e-3, "bfloat16": 3e-2}
-
 BITS_TOLERANCE = 1e-4  # bits per byte; between the edited model and the base renormalized, in float32
 
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 CONTROL_SHAPE = re.compile(r"<\|.*\|>|<.*>|\[.*\]")  # llama.cpp takes <|…|> for a control token and hides it
-
 SHOWN = 3  # words that an error spells out; the others are counted
 
 # Texts in which a word stands as people write it

@@ -18,7 +18,6 @@ ROWS_MULTIPLE = 64  # of a new model, unless asked otherwise: fast for the matri
 
 # Keys of Plan.suppressed
 PADDING = "padding rows"
-
 FOREIGN = "could begin a character of a removed script"
 
 

@@ -27,7 +27,6 @@ PART_OF_KEPT = "part of a kept token"
 BYTES, COMMON = "bytes", "Common"
 
 CURVE_POINTS, STRIP_COLUMNS, LARGEST_REMOVED = 400, 240, 30
-
 # text_for_people() writes only bytes from 80 up this way: lower ones are characters.
 _BROKEN = re.compile("<0x[89A-F][0-9A-F]>")
 

@@ -17,23 +17,16 @@ from vocabkit.text.utf8 import can_be_allowed, foreign_prefixes, is_emoji_piece,
 from vocabkit.tokenizer.bpe import text_for_people
 
 MIN_COUNT, SURE_COUNT = 1000, 20_000
-
 # English and code live in ASCII, and a crawl of web pages holds little code: ASCII stays from a tenth of
 # MIN_COUNT. data/README.md measures what that saves.
 ASCII_SHARE = 10
-
 EAST_ASIAN = frozenset({"Han", "Hiragana", "Katakana", "Hangul", "Bopomofo", "Yi"})
 
 ADDED = "added token"
-
 BYTE = "single byte"
-
 EAST_ASIAN_FORM = "East Asian punctuation or full-width form"
-
 FOREIGN_PIECE = "piece of foreign characters only"
-
 EMOJI_PIECE = "piece of an emoji"
-
 OWN_PREFIX = "first bytes of allowed characters only"
 
 RARE_PIECE, COUNTED_PIECE = "rare piece of a character", "counted piece of a character"

@@ -17,7 +17,6 @@ from vocabkit.tokenizer import bpe
 from vocabkit.vocab.new_tokens import CONTROL_SHAPE
 
 WORDS = DATA / "vi_words_chosen.jsonl"
-
 DICTIONARY = DATA / "vi_words_similarity.jsonl"
 
 JOINER = "▁"  # between the syllables of a word, in our files

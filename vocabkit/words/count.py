@@ -40,11 +40,8 @@ SENTENCE_ENDS = (". ", "! ", "? ", "… ")
 SENTENCES = 400_000  # different ones that all workers together hold: some 200 bytes each
 
 PHRASE_WORDS, PHRASE_SYLLABLES = 3, 4
-
 PHRASE = "+"  # second character of a phrase among the forms
-
 MAX_FORMS = 4_000_000  # different words and phrases that all workers together hold: some 150 bytes each
-
 BATCH = 4096  # sentences segmented at a time: enough for arrays, little enough for the cache
 
 

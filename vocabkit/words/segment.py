@@ -25,14 +25,11 @@ import numpy as np
 from vocabkit.errors import UserError
 
 LINE_START, SPACE = 0, 1  # codes of what stands before a syllable; other characters get codes from 2 on
-
 MAX_CHUNKS = 1_000_000  # different chunks remembered at a time: some 300 bytes each
-
 PROBES = (
     "Tại sao học sinh lớp 12 ở TP.HCM phải học đi học lại môn công nghệ thông tin ?",
     "Ông Nguyễn Văn A (Việt Nam) nói: “Thời gian là vàng bạc”, v.v...",
 )
-
 _FLAGS = ("isupper", "istitle", "isdigit")
 
 

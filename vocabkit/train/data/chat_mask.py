@@ -20,7 +20,6 @@ from vocabkit.errors import UserError, one_line
 from vocabkit.train.data.samples import IGNORED, Sample
 
 _GENERATION = re.compile(r"\{%-?\s*generation\b")
-
 Spans = list[tuple[int, int]]
 
 

@@ -31,11 +31,8 @@ from vocabkit.train.data.samples import IGNORED
 HOW = ("none", "concat", "best_fit", "similar")
 
 BLOCK_TOKENS = 1 << 24  # packed at a time: rows hold documents of one block; about 1 GB while it is made
-
 BUFFER = 10_000  # documents among which neighbours are looked for: the search is quadratic
-
 NEIGHBOURS = 10
-
 Piece = tuple[int, int]  # [start, end) in the tokens of all documents
 
 

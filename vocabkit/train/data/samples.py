@@ -25,9 +25,7 @@ from vocabkit.corpus.records import (
 from vocabkit.text.languages import is_vietnamese_text
 
 KINDS = BILINGUAL, VIETNAMESE, ENGLISH, INSTRUCTION = ("bilingual", "vietnamese", "english", "instruction")
-
 CHATS = ("messages", "conversations")
-
 # Every field that a sample may come from; what else is in a row is not read.
 COLUMNS = (*FIELDS, "tools", "examples", "examples_en", "translation", "en", "vi")
 
@@ -40,7 +38,6 @@ ROLES = {
     "bot": "assistant",
     "chatgpt": "assistant",
 }
-
 WORDS_LOOKED_AT = 400  # of a text, to tell its language
 
 VIETNAMESE_SHARE = 0.6  # of a text's words; more are Vietnamese

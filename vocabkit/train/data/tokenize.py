@@ -32,14 +32,10 @@ from vocabkit.train.data.samples import COLUMNS, IGNORED, KINDS, Sample, samples
 FORMAT, VERSION = "vocabkit-tokenized", 1
 
 ROWS, ABOUT = "rows.arrow", "about.json"
-
 BATCH = 512  # samples tokenized at a time
-
 SHOWN = 5  # bad rows of a source that are printed
-
 # What stands between two documents in pretraining, where that is not the end of an answer (eos_token).
 DOCUMENT_ENDS = ("<|endoftext|>", "<|end_of_text|>")
-
 BYTES_PER_TOKEN = 2  # a .txt becomes documents that mostly fit the context: text has 2 to 5
 
 

@@ -25,13 +25,10 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 KEYS = ("word", "en", "en_one_token", "near", "examples", "examples_en")
-
 SIZES = {"en": (1, 5), "near": (2, 6), "examples": (3, 3), "examples_en": (3, 3)}  # least and most entries
-
 MIN_WORDS = {"examples": 8, "examples_en": 5}
 
 SENTENCE_MARKS, CLOSING = ".!?…", "”’\"')»]"  # a sentence ends with one of the first, then perhaps the second
-
 SHOWN = 60  # characters of a sentence that a finding shows
 
 

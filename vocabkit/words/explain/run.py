@@ -26,11 +26,8 @@ if TYPE_CHECKING:
 WORDS, OUT = DATA / "vi_words_chosen.jsonl", DATA / "vi_words_similarity.jsonl"
 
 PROGRESS_FORMAT = ("vocabkit/similarity_progress", 1)
-
 REQUESTS = 4  # that a server gets at a time: what small ones do side by side
-
 NEW_TOKENS = 1024  # of a local model's answer: twice what a row takes
-
 SHOWN = 20  # words without a row that are listed with their reason
 
 
@@ -125,9 +122,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 CHECKING = {"check_similarity", "model", "words", "num_words"}
-
 WRITING = {"similarity", "model", "words", "num_words", "dictionary", "out"}
-
 WITH_SERVER = {"server", "model_name", "timeout", "workers"}
 
 

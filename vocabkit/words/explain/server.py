@@ -21,13 +21,9 @@ from vocabkit.errors import UserError, one_line
 KEY = "OPENAI_API_KEY"
 
 TRIES, FIRST_PAUSE = 5, 1.0  # seconds, doubled each time: a server that restarts gets 15
-
 BUSY = {408, 409, 425, 429, 500, 502, 503, 504, 529}  # statuses that a later try may not meet again
-
 REFUSALS = {400, 404, 415, 422, 501}  # statuses of servers that do not know a field or a value of it
-
 FORM = "response_format"
-
 MAX_TOKENS = 4096  # of an answer: room for a model that thinks first, an end for one that never stops
 
 

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 ATTEMPTS = 4  # of one word: a model that cannot do it after three corrections will not
-
 QUOTED = 4000  # characters of a wrong answer that the model is shown again
-
 ASKED = tuple(SIZES)  # the lists that the model writes; the rest of a row is known
 
 PROMPT = """\
@@ -48,9 +46,7 @@ sentence, and no letter right after it.
 - They begin with different words.
 "examples_en": their English translations in the same order, each of {min_en} words or more.\
 """
-
 DICTIONARY = '\n\nA dictionary translates "{word}" as: {equivalents}.'
-
 AGAIN = (
     "This entry cannot be used:\n{problems}\nWrite the whole JSON object again, corrected, and nothing else."
 )
