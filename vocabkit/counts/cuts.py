@@ -38,12 +38,15 @@ import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vocabkit.tokenizer.encoder import LLAMA3, QWEN2, splitting_pattern
 from vocabkit.tokenizer.tokenizer_json import BYTE_FALLBACK_BPE, BYTE_LEVEL_BPE, UNIGRAM, TokenizerJson
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 LINE_PATTERNS = {QWEN2, LLAMA3}  # those with \s*[\r\n]+, after which a line end is a cut
 
@@ -101,7 +104,7 @@ class Recipe:
     added: tuple[str, ...]  # contents of the added tokens
 
 
-def read_recipe(tokenizer: TokenizerJson, encoder: Any) -> Recipe:
+def read_recipe(tokenizer: TokenizerJson, encoder: "Tokenizer") -> Recipe:
     """Find out how a tokenizer's texts may be cut. encoder: the same one as a tokenizers.Tokenizer."""
     return Recipe(
         max(tokenizer.tokens) + 1,
@@ -110,7 +113,7 @@ def read_recipe(tokenizer: TokenizerJson, encoder: Any) -> Recipe:
     )
 
 
-def find_cuts(tokenizer: TokenizerJson, encoder: Any) -> Cuts | None:
+def find_cuts(tokenizer: TokenizerJson, encoder: "Tokenizer") -> Cuts | None:
     """Return where texts may be cut for this tokenizer, None if no cut is known to be exact.
 
     encoder: the same tokenizer as a tokenizers.Tokenizer, asked what its normalizer does to characters.
@@ -138,7 +141,7 @@ def find_cuts(tokenizer: TokenizerJson, encoder: Any) -> Cuts | None:
     return None
 
 
-def _is_cuttable(token: Mapping[str, Any], encoder: Any) -> bool:
+def _is_cuttable(token: Mapping[str, Any], encoder: "Tokenizer") -> bool:
     """Whether an added token stays the same where texts are cut: it holds no white space, or nothing else,
     takes none from its neighbours, and is found in a text as it is written.
     """
@@ -176,12 +179,12 @@ def _splits_words(normalizer: Any, splitter: Any) -> bool:
     return False
 
 
-def _is_space(char: str, encoder: Any) -> bool:
+def _is_space(char: str, encoder: "Tokenizer") -> bool:
     """Whether the normalizer makes a space of this character between others."""
     return encoder.normalizer is not None and encoder.normalizer.normalize_str(f"a{char}b") == "a b"
 
 
-def _vanishing(encoder: Any) -> str:
+def _vanishing(encoder: "Tokenizer") -> str:
     """Return what the normalizer turns into nothing, or into something that ends with a space, and the white
     space that it leaves or takes away at the end of a text.
     """

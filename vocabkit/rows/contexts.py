@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -23,6 +23,9 @@ from vocabkit.corpus.lines import held_out, lines_in_turns
 from vocabkit.corpus.streams import Notes
 from vocabkit.errors import UserError
 from vocabkit.rows.names import DEFAULT, START
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 TEST_ONE_IN = 4  # lines; the others are for training
 
@@ -63,8 +66,8 @@ class Context:
 def find_contexts(
     sources: Sequence[Source],
     contents: Sequence[str],
-    old_encoder: Any,
-    new_encoder: Any,
+    old_encoder: "Tokenizer",
+    new_encoder: "Tokenizer",
     *,
     per_word: int,
     tokens: int = 50,
@@ -163,7 +166,13 @@ def _snippet(
     return line[offsets[start][0] : offsets[end - 1][1]]
 
 
-def _read(text: str, word: int, number: dict[int, int], old_encoder: Any, new_encoder: Any) -> Context | None:
+def _read(
+    text: str,
+    word: int,
+    number: dict[int, int],
+    old_encoder: "Tokenizer",
+    new_encoder: "Tokenizer",
+) -> Context | None:
     """Return the context that a snippet is; None where its word is no longer a token between cuts of both."""
     old, new = (encoder.encode(text, add_special_tokens=False) for encoder in (old_encoder, new_encoder))
     aligned = align(old.offsets, new.offsets)
@@ -194,8 +203,8 @@ def find_taught_contexts(
     texts: Sequence[str],
     contents: Sequence[str],
     *,
-    old_encoder: Any,
-    new_encoder: Any,
+    old_encoder: "Tokenizer",
+    new_encoder: "Tokenizer",
     ids: Sequence[int],
     state_file: Path,
     per_word: int | None = None,

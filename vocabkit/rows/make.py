@@ -8,7 +8,7 @@ model.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from vocabkit.rows.names import START
 from vocabkit.text.languages import is_english_word, is_vietnamese_syllable
 from vocabkit.tokenizer.encoder import load_encoder
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 BLOCK = 8192  # hidden states of old words that are compared at a time
 
@@ -214,7 +217,7 @@ def _neighbours(model: Folder, contents: Sequence[str], merged: Mapping[str, lis
     return [[anchors[at] for at in row] for row in chosen]
 
 
-def word_tokens(tokenizer: TokenizerJson, encoder: Any) -> list[str]:
+def word_tokens(tokenizer: TokenizerJson, encoder: "Tokenizer") -> list[str]:
     """Return the old tokens that are one whole word after a space, Vietnamese or English, and can be
     produced.
     """

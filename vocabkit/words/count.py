@@ -23,7 +23,7 @@ import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vocabkit.corpus import counting
 from vocabkit.corpus.files import Source
@@ -34,6 +34,9 @@ from vocabkit.tokenizer.bpe import text_for_people
 from vocabkit.tokenizer.encoder import encoded
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson
 from vocabkit.vocab.word_list import JOINER
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 SENTENCE_ENDS = (". ", "! ", "? ", "… ")
 
@@ -207,7 +210,7 @@ def count_words(
 
 
 def word_rows(
-    forms: Mapping[str, int], tokenizer: TokenizerJson, encoder: Any, *, min_freq: int
+    forms: Mapping[str, int], tokenizer: TokenizerJson, encoder: "Tokenizer", *, min_freq: int
 ) -> list[dict[str, Any]]:
     """Return the rows of the impact list, highest impact first, equal ones by word.
 

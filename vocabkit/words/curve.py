@@ -14,18 +14,21 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from vocabkit.tokenizer import bpe
 from vocabkit.tokenizer.encoder import add_tokens, encoded, extended
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 WAYS = ("chosen", "impact", "plain")
 
 STEPS = (64, 128, 256, 512, 768, 1024, 1536, 2048)
 
 
-def count_tokens(encoder: Any, lines: Counter[str]) -> int:
+def count_tokens(encoder: "Tokenizer", lines: Counter[str]) -> int:
     """Return the number of tokens of these lines, each with its line end, without special tokens."""
     encodings = encoded(encoder, [line + "\n" for line in lines])
     return sum(len(encoding.ids) * count for encoding, count in zip(encodings, lines.values(), strict=True))

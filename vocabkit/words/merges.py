@@ -18,7 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vocabkit.corpus import counting
 from vocabkit.corpus.files import Source
@@ -28,12 +28,15 @@ from vocabkit.text.languages import is_syllable
 from vocabkit.tokenizer.encoder import QWEN2, encoded
 from vocabkit.tokenizer.tokenizer_json import BYTE_LEVEL_BPE, TokenizerJson
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 MAX_WORDS = 4_000_000  # different ones that all workers together hold: some 100 bytes each
 
 Pair = tuple[int, int]
 
 
-def split_pattern(tokenizer: TokenizerJson, encoder: Any) -> str:
+def split_pattern(tokenizer: TokenizerJson, encoder: "Tokenizer") -> str:
     """Return the expression that splits text into words: the tokenizer's own if it is known, else Qwen's."""
     cuts = find_cuts(tokenizer, encoder)
     return (cuts and cuts.words) or QWEN2
@@ -114,7 +117,11 @@ class Splits:
     """
 
     def __init__(
-        self, counts: Mapping[str, int], tokenizer: TokenizerJson, encoder: Any, pattern: str
+        self,
+        counts: Mapping[str, int],
+        tokenizer: TokenizerJson,
+        encoder: "Tokenizer",
+        pattern: str,
     ) -> None:
         import regex
 

@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vocabkit.corpus import counting
 from vocabkit.corpus.files import Source
@@ -25,6 +25,9 @@ from vocabkit.corpus.workers import CorpusCounter
 from vocabkit.tokenizer.encoder import encoded
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson
 from vocabkit.vocab.word_list import content_of
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 CHUNKS = 1_000_000  # different chunks between spaces remembered at a time
 
@@ -152,7 +155,7 @@ class Savings:
     texts: every (word as added token, letters after it) that is found; saved: the tokens that each saves.
     """
 
-    def __init__(self, contents: Sequence[str], stretches: Mapping[str, int], encoder: Any) -> None:
+    def __init__(self, contents: Sequence[str], stretches: Mapping[str, int], encoder: "Tokenizer") -> None:
         self.contents = list(contents)
         matcher = Matcher(contents)
         self.stretches: list[list[Hit]] = []  # in the order in which they are found: leftmost, longest first
