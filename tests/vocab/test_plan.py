@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 import regex
-from tiny import ROOT, SENTENCES, TINY_KINDS, Trimmed, trim_files
+from tiny import ROOT, SENTENCES, TINY_KINDS, Trimmed, trim_files, trimmed_encoder
 
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson
 from vocabkit.vocab.lists import read_keep
@@ -54,6 +54,15 @@ def test_what_always_stays(tiny, kind):
     kept = set(plan.new_to_old)
     assert kept >= folder.tokenizer.byte_ids() | set(folder.tokenizer.added.values()) | folder.required
     assert plan.requested == 0 and plan.always_kept + plan.added_by_closure == plan.n_tokens
+
+
+def test_a_space_stays_one(tiny):
+    """Gemma's decoder makes a space of ▁ before it joins bytes: spelled by bytes, it would stay ▁."""
+    folder = tiny("gemma")
+    plan = folder.plan(set())
+    assert folder.tokenizer.vocab["▁"] in plan.new_to_old
+    encoder = trimmed_encoder(folder, plan.new_to_old)
+    assert encoder.decode(encoder.encode("  a", add_special_tokens=False).ids).count("▁") == 0
 
 
 @pytest.mark.parametrize("kind", TINY_KINDS)

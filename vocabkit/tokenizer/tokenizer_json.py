@@ -90,10 +90,14 @@ class TokenizerJson:
         """Return the ids that the file itself names outside the vocabulary: added, unknown, post-processor,
         padding.
 
-        For Unigram also a token of the lowest score, which sets the cost of unknown characters.
+        Also ▁, the space, of tokenizers that spell by bytes what is no token: they make it a space again
+        before they join bytes, so a ▁ of bytes would stay. For Unigram also a token of the lowest score,
+        which sets the cost of unknown characters.
         """
         model = self.data["model"]
         ids = set(self.added.values()) | {token_id for _, token_id in self._pointers()}
+        if model.get("byte_fallback") and "▁" in self.vocab:
+            ids.add(self.vocab["▁"])
         if isinstance(model.get("unk_token"), str):
             ids.add(self._id_of(model["unk_token"], "model.unk_token"))
         if self.family == UNIGRAM:
