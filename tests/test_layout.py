@@ -308,6 +308,23 @@ def test_commands_parse(page):
     assert found or page.name in ("CONTRIBUTING.md", "architecture.md"), "no command"
 
 
+# Flags in running text that belong to transformers' Trainer, to accelerate or to a runtime
+OTHER_FLAGS = """--learning_rate --max_steps --report_to --fsdp --fsdp_config --num_machines --machine_rank
+    --main_process_ip --generation-config --model --model_args --tasks""".split()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_flags_that_a_page_names_exist(page):
+    ours = {
+        flag for build in PARSERS.values() for action in build()._actions for flag in action.option_strings
+    }
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    named = {
+        flag for code in re.findall(r"`([^`\n]+)`", text) for flag in re.findall(r"(?<!\S)--[\w-]+", code)
+    }
+    assert named <= ours | set(OTHER_FLAGS)
+
+
 @pytest.mark.parametrize("page", ENGLISH, ids=name_of)
 def test_both_languages_give_the_same_commands(page):
     assert commands(page) == commands(VIETNAMESE[page])
