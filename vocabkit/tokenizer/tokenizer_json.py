@@ -96,7 +96,7 @@ class TokenizerJson:
         """
         model = self.data["model"]
         ids = set(self.added.values()) | {token_id for _, token_id in self._pointers()}
-        if model.get("byte_fallback") and "▁" in self.vocab:
+        if (self.family == BYTE_FALLBACK_BPE or model.get("byte_fallback")) and "▁" in self.vocab:
             ids.add(self.vocab["▁"])
         if isinstance(model.get("unk_token"), str):
             ids.add(self._id_of(model["unk_token"], "model.unk_token"))
