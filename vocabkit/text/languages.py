@@ -5,7 +5,6 @@ standard library alone; `regex`, which carries the Unicode script table, is impo
 """
 
 import lzma
-import re
 from functools import cache
 from itertools import islice
 
@@ -35,7 +34,6 @@ _PLACE_NAMES = (
     "lắk",
 )  # no Vietnamese rime ends in k, but the provinces of Đắk Lắk, Đắk Nông do
 
-_WORD = re.compile(r"[^\W\d_]+")
 
 _TONES = ("", "\u0300", "\u0301", "\u0303", "\u0309", "\u0323")
 _STOP_TONES = ("\u0301", "\u0323")  # a syllable ending in c, ch, p, t is sắc or nặng
@@ -154,6 +152,9 @@ def is_vietnamese_text(text: str, *, share: float, first: int | None = None) -> 
     >>> [is_vietnamese_text(text, share=0.5) for text in ("Hàm softmax trả về xác suất", "Man is born free")]
     [True, False]
     """
-    words = [match.group().lower() for match in islice(_WORD.finditer(text), first)]
+    import regex
+
+    found = regex.finditer(r"\p{L}[\p{L}\p{M}]*", text)
+    words = [match.group().lower() for match in islice(found, first)]
     known = vietnamese_syllables()
     return sum(word in known for word in words) > share * len(words)
