@@ -76,6 +76,7 @@ def test_lines_may_be_moved_between_the_files(model, corpus, tmp_path):
     assert json.loads(line)[1] in read_json(out / "vocab_edit.json")["new_to_old"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".json", ".json.xz"])
 def test_counts_made_first_give_the_same_lists(model, corpus, tmp_path, ending):
     direct, counts, later = tmp_path / "direct", tmp_path / f"counts{ending}", tmp_path / "later"
@@ -86,6 +87,7 @@ def test_counts_made_first_give_the_same_lists(model, corpus, tmp_path, ending):
     assert read_json(later / "summary.json")["documents"] == 1, "the origin is passed on"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen2", "gemma2", "t5"])
 def test_target_size_is_what_trimming_leaves(corpus, tmp_path, family):
     model = build.make_checkpoint(tmp_path / "model", family)

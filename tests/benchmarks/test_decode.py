@@ -46,6 +46,7 @@ def measure(worker, capsys, model, *options):
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "gguf"])
 def test_a_worker_measures_a_model(worker, capsys, models, kind):
     if kind == "gguf":

@@ -56,6 +56,7 @@ print(json.dumps(dict(meter.result(), held=meter_of.held([model, optimizer]))))
 """
 
 
+@pytest.mark.slow
 def test_the_meter_sees_what_a_step_allocates(benchmark):
     """Two blocks of 64 MiB at once, one after them, and an optimizer's states from the first step.
 
@@ -107,6 +108,7 @@ def test_configurations_are_those_of_the_flags(benchmark, tmp_path):
         assert "--optim_in_backward" in measured[name]
 
 
+@pytest.mark.slow
 def test_new_rows_are_measured_four_ways(benchmark, capsys, monkeypatch):
     """At a small size: each scheme trains what it says, and the rows of their own hold least."""
     memory = benchmark["memory"]

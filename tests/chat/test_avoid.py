@@ -133,6 +133,7 @@ def test_too_many_forbidden_tokens_put_the_blame_on_the_one_before(monkeypatch):
     assert answer(pieces, choose, ["qa", "qb", "qc", "qd"], length=3) == "kkk"
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_the_output_never_holds_an_avoided_phrase(data):

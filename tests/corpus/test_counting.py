@@ -73,6 +73,7 @@ def test_a_finished_run_is_not_counted_again(tiny, corpus, tmp_path, monkeypatch
     assert (again.vector == first.vector).all() and again.documents == first.documents
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saved", [1, 3, 7])
 def test_a_run_that_stopped_anywhere_goes_on_to_the_same_counts(tiny, corpus, tmp_path, monkeypatch, saved):
     """Stop after the first, third and seventh saving; the rest is counted by a second run."""
@@ -157,6 +158,7 @@ def test_few_bad_records_are_counted_and_shown(tiny, tmp_path, capsys):
     assert f"bad record: {tmp_path / 'a.jsonl'}:3001: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_many_bad_records_stop_the_run(tiny, tmp_path):
     write_rows(tmp_path / "a.jsonl", 100)
     with (tmp_path / "a.jsonl").open("a", encoding="utf-8") as file:

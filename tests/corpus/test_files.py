@@ -205,7 +205,7 @@ def test_a_source_is_given_once(tmp_path):
         ),
         ("a.txt.gz", b"no archive", "a.txt.gz is not an .gz file"),
         ("a.txt.bz2", b"no archive", "a.txt.bz2 is not an .bz2 file"),
-        ("a.txt.zst", gzip.compress(b"x"), "a.txt.zst is not an .zst file"),
+        ("a.txt.zst", gzip.compress(b"x", mtime=0), "a.txt.zst is not an .zst file"),
         ("a.parquet", b"PAR1 no table", "a.parquet cannot be read as parquet: .*; download it again"),
         ("a.csv", b"id,body\n1,x\n", 'a.csv has no column "text", it has "id", "body"; .* --text_field'),
         ("a.csv", b"\n", 'a.csv has no column "text", it has none'),

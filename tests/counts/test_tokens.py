@@ -175,6 +175,7 @@ def test_no_text_and_empty_texts(small, kind):
     assert not again.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SMALL)
 def test_no_document_joins_with_the_next(small, kind):
     """Chunks are split into words several at a time: none may reach into what happens to come next."""

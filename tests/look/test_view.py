@@ -354,6 +354,7 @@ def check_png(path: Path) -> None:
         assert 0.002 < np.mean(half.min(axis=2) < 0.9) < 0.7
 
 
+@pytest.mark.slow
 def test_picture(source, tmp_path, capsys, recwarn):
     """A sample of an untied model, given tokens of a tied one."""
     tokens = (" Việt", "t", " 时间") if source.parent.name.startswith("tied") else ()

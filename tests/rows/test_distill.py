@@ -40,6 +40,7 @@ def qwen2(tmp_path_factory) -> Path:
     return make(tmp_path_factory.mktemp("qwen2"), "qwen2", tied=True)
 
 
+@pytest.mark.slow
 def test_distilled_rows_lose_less_and_stay_within_the_old_norms(pair):
     source, out = pair
     facts = read_json(out / "vocab_edit.json")["init"]

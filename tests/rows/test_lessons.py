@@ -9,6 +9,7 @@ from vocabkit.rows import lessons
 from vocabkit.rows.lessons import Teacher
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen2", "gemma2"])
 @pytest.mark.parametrize("term", ["input", "output", "mass"])
 def test_each_term_alone_can_be_learned(family, term, tmp_path, monkeypatch):

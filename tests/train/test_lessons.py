@@ -54,6 +54,7 @@ def test_the_old_tokenizer_is_the_one_before_the_words(source):
     assert max(old.encode("và hôm nay", add_special_tokens=False).ids) < rows.first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["distill", "both"])
 def test_runs_move_new_rows_alone_and_survive_a_kill(source, data, tmp_path, objective):
     flags = ["--objective", objective, "--max_steps", "4", "--save_steps", "2"]

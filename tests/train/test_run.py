@@ -67,6 +67,7 @@ KILLED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KILLED)
 def test_a_killed_run_goes_on_to_the_same_weights(extended, data, tmp_path, name, capsys):
     """With every optimizer that is let through, and LoRA."""

@@ -78,6 +78,7 @@ def test_on_real_counts_it_covers_at_least_as_much_as_cutting_by_count(assets, r
         assert covered(left) >= covered(by_count)
 
 
+@pytest.mark.slow
 def test_parts_are_those_of_the_closure(tiny):
     for kind in ("qwen", "gemma", "t5"):
         folder = tiny(kind)

@@ -160,6 +160,7 @@ def test_the_search_finds_what_it_should():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["qwen", "llama3", "gemma"])
 def test_no_sequence_of_tiny_tokens_spells_a_foreign_character(tiny, kind):
     folder = tiny(kind)

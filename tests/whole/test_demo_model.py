@@ -157,18 +157,21 @@ def sample_by_direction(rows, ask):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_translates_heldout_sentences(translated, direction):
     wrong = [(answer, row) for row, answer in translated[direction] if answer != row["answer"]]
     assert len(wrong) <= 0.1 * PER_DIRECTION, wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["en>zh", "vi>zh"])
 def test_falls_back_to_english_without_chinese_tokens(translated_without_chinese, direction):
     wrong = [(a, row) for row, a in translated_without_chinese[direction] if a != row["fallback"]]
     assert len(wrong) <= 0.1 * PER_DIRECTION, wrong
 
 
+@pytest.mark.slow
 def test_demo_sentence(translated, translated_without_chinese):
     row, answer = translated["vi>zh"][0]
     assert (row["prompt"], answer) == (DEMO_PROMPT, "我的名字是李国民")

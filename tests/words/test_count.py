@@ -146,6 +146,7 @@ def test_a_run_that_stopped_goes_on_to_the_same_counts(tiny, tmp_path, monkeypat
         count_words(folder, find_sources(corpus), phrases=True, **options)
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_list(tiny, tmp_path, capsys):
     corpus = write_corpus(tmp_path / "corpus")
     out = tmp_path / "impact.jsonl.xz"
@@ -171,6 +172,7 @@ def test_bundled_data_are_found_from_any_folder(tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_corpus_without_vietnamese_is_one_line(tiny, tmp_path):
     (tmp_path / "en.txt").write_text("The man can go to town.\n" * 50, encoding="utf-8")
     argv = ["-m", str(tiny("qwen").path), str(tmp_path / "en.txt"), "-o", str(tmp_path / "o.jsonl")]
