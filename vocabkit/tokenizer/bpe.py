@@ -171,11 +171,6 @@ def closure(keep: Iterable[str], rank_of: RankOf) -> set[str]:
     return closed
 
 
-def is_closed(keep: AbstractSet[str], rank_of: RankOf) -> bool:
-    """Say whether closure(keep) would add nothing."""
-    return closure(keep, rank_of) == keep
-
-
 def filter_merges(merges: Sequence[Merge], keep: AbstractSet[str]) -> list[int]:
     """Return the positions, in the old order, of the merges whose two parts and product are all in keep."""
     return [
