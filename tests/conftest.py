@@ -183,3 +183,20 @@ def tiny_copy(tiny, tmp_path) -> Callable[[str], Path]:
         return Path(shutil.copytree(tiny(kind).path, tmp_path / kind))
 
     return copy
+
+
+# Chat models (chatting.py)
+
+
+@pytest.fixture(scope="session")
+def chat_model(tmp_path_factory) -> Path:
+    """A tiny Qwen2 with a chat template; nobody may change it."""
+    from chatting import save_qwen2  # loads transformers, which few tests need
+
+    return save_qwen2(tmp_path_factory.mktemp("qwen2") / "model")
+
+
+@pytest.fixture
+def chat_copy(chat_model, tmp_path) -> Path:
+    """A copy of chat_model that the test may change."""
+    return Path(shutil.copytree(chat_model, tmp_path / "model"))

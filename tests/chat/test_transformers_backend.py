@@ -1,15 +1,13 @@
 """A folder that answers, on tiny checkpoints: phrases take its answer and its cache back."""
 
 import json
-import shutil
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import build
 import pytest
 import torch
-from chatting import rewrite, save_qwen2, save_t5
+from chatting import rewrite, save_t5
 
 from vocabkit.chat.avoid import Avoider
 from vocabkit.chat.backends import GREEDY, Sampling
@@ -81,18 +79,8 @@ def test_encoder_decoders_cannot_go_back(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def qwen2(tmp_path_factory) -> Path:
-    return save_qwen2(tmp_path_factory.mktemp("qwen2") / "model")
-
-
-@pytest.fixture(scope="session")
-def loaded(qwen2):
-    return load_model(qwen2), load_tokenizer(qwen2)
-
-
-@pytest.fixture
-def copy(qwen2, tmp_path) -> Path:
-    return Path(shutil.copytree(qwen2, tmp_path / "model"))
+def loaded(chat_model):
+    return load_model(chat_model), load_tokenizer(chat_model)
 
 
 def encode(tokenizer, text: str) -> list[int]:
@@ -113,21 +101,24 @@ def test_generate_equals_transformers(loaded):
     assert list(generate(model, tokenizer, ids, temperature=0.0, max_new_tokens=25)) == wanted
 
 
-def test_generate_honours_generation_config(copy):
+def test_generate_honours_generation_config(chat_copy):
     """End tokens come from the list, suppressed ids never appear, the folder's sampling can be turned off."""
-    free = load_model(copy)
-    tokenizer = load_tokenizer(copy)
+    free = load_model(chat_copy)
+    tokenizer = load_tokenizer(chat_copy)
     prompt = tokenizer("Xin chào")["input_ids"]
     answer = list(generate(free, tokenizer, prompt, temperature=0.0, max_new_tokens=12))
     end = next(i for i in answer[3:] if i not in answer[:3])
     rewrite(
-        copy / "generation_config.json", eos_token_id=[tokenizer.eos_token_id, end], do_sample=True, top_k=3
+        chat_copy / "generation_config.json",
+        eos_token_id=[tokenizer.eos_token_id, end],
+        do_sample=True,
+        top_k=3,
     )
-    ended = load_model(copy)
+    ended = load_model(chat_copy)
     assert list(generate(ended, tokenizer, prompt, temperature=0.0)) == answer[: answer.index(end)]
-    suppressed = json.loads((copy / "generation_config.json").read_text())["suppress_tokens"]
-    rewrite(copy / "generation_config.json", suppress_tokens=[*suppressed, answer[0]])
-    silent = load_model(copy)
+    suppressed = json.loads((chat_copy / "generation_config.json").read_text())["suppress_tokens"]
+    rewrite(chat_copy / "generation_config.json", suppress_tokens=[*suppressed, answer[0]])
+    silent = load_model(chat_copy)
     assert answer[0] not in list(generate(silent, tokenizer, prompt, temperature=5.0, max_new_tokens=60))
 
 
@@ -141,9 +132,9 @@ def test_generate_seed(loaded):
     assert one == two != other
 
 
-def test_generate_stops(copy):
-    rewrite(copy / "generation_config.json", eos_token_id=None)
-    model, tokenizer = load_model(copy), load_tokenizer(copy)
+def test_generate_stops(chat_copy):
+    rewrite(chat_copy / "generation_config.json", eos_token_id=None)
+    model, tokenizer = load_model(chat_copy), load_tokenizer(chat_copy)
     tokenizer.eos_token = None
     stop = threading.Event()
     n = 0

@@ -1,6 +1,5 @@
 """vocabkit/models/load.py on real tiny checkpoints: loading and its errors, prompts."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,25 +13,10 @@ from vocabkit.models import load as models_load
 from vocabkit.models.load import describe, load_model, load_tokenizer, prompt_ids
 
 
-@pytest.fixture(scope="session")
-def qwen2(tmp_path_factory) -> Path:
-    return save_qwen2(tmp_path_factory.mktemp("qwen2") / "model")
-
-
-@pytest.fixture(scope="session")
-def loaded(qwen2):
-    return load_model(qwen2), load_tokenizer(qwen2)
-
-
-@pytest.fixture
-def copy(qwen2, tmp_path) -> Path:
-    return Path(shutil.copytree(qwen2, tmp_path / "model"))
-
-
-def test_prompt_of_a_template_that_refuses(copy):
-    rewrite(copy / "tokenizer_config.json", chat_template="{{ raise_exception('no system role') }}")
-    (copy / "chat_template.jinja").unlink(missing_ok=True)
-    model, tokenizer = load_model(copy), load_tokenizer(copy)
+def test_prompt_of_a_template_that_refuses(chat_copy):
+    rewrite(chat_copy / "tokenizer_config.json", chat_template="{{ raise_exception('no system role') }}")
+    (chat_copy / "chat_template.jinja").unlink(missing_ok=True)
+    model, tokenizer = load_model(chat_copy), load_tokenizer(chat_copy)
     with pytest.raises(UserError, match="no system role; try without --system"):
         prompt_ids(model, tokenizer, [{"role": "system", "content": "x"}])
 
@@ -40,23 +24,27 @@ def test_prompt_of_a_template_that_refuses(copy):
 # Loading
 
 
-def test_load_model_dtype(copy):
-    rewrite(copy / "config.json", dtype="bfloat16", torch_dtype="bfloat16")
-    tensors = load_file(copy / "model.safetensors")
-    save_file({n: t.bfloat16() for n, t in tensors.items()}, copy / "model.safetensors", {"format": "pt"})
-    assert load_model(copy, dtype="bfloat16").dtype == torch.bfloat16
-    assert load_model(copy, device="cpu").dtype == torch.float32
-    assert "float32 on cpu" in describe(load_model(copy, device="cpu"))
+def test_load_model_dtype(chat_copy):
+    rewrite(chat_copy / "config.json", dtype="bfloat16", torch_dtype="bfloat16")
+    tensors = load_file(chat_copy / "model.safetensors")
+    save_file(
+        {n: t.bfloat16() for n, t in tensors.items()}, chat_copy / "model.safetensors", {"format": "pt"}
+    )
+    assert load_model(chat_copy, dtype="bfloat16").dtype == torch.bfloat16
+    assert load_model(chat_copy, device="cpu").dtype == torch.float32
+    assert "float32 on cpu" in describe(load_model(chat_copy, device="cpu"))
     with pytest.raises(UserError, match="--dtype int3: not a number type"):
-        load_model(copy, dtype="int3")
+        load_model(chat_copy, dtype="int3")
 
 
-def test_large_models_keep_their_dtype_on_a_cpu(copy, monkeypatch):
+def test_large_models_keep_their_dtype_on_a_cpu(chat_copy, monkeypatch):
     monkeypatch.setattr(models_load, "SMALL_PARAMETERS", 10)
-    tensors = load_file(copy / "model.safetensors")
-    save_file({n: t.bfloat16() for n, t in tensors.items()}, copy / "model.safetensors", {"format": "pt"})
-    rewrite(copy / "config.json", dtype="bfloat16", torch_dtype="bfloat16")
-    assert load_model(copy, device="cpu").dtype == torch.bfloat16
+    tensors = load_file(chat_copy / "model.safetensors")
+    save_file(
+        {n: t.bfloat16() for n, t in tensors.items()}, chat_copy / "model.safetensors", {"format": "pt"}
+    )
+    rewrite(chat_copy / "config.json", dtype="bfloat16", torch_dtype="bfloat16")
+    assert load_model(chat_copy, device="cpu").dtype == torch.bfloat16
 
 
 def edit_config(**changes: object):
@@ -109,14 +97,14 @@ BROKEN_MODELS = {
 
 
 @pytest.mark.parametrize("case", BROKEN_MODELS)
-def test_load_model_errors(case, copy, monkeypatch):
+def test_load_model_errors(case, chat_copy, monkeypatch):
     damage, message = BROKEN_MODELS[case]
-    damage(copy)
-    monkeypatch.chdir(copy.parent)
+    damage(chat_copy)
+    monkeypatch.chdir(chat_copy.parent)
     with pytest.raises(UserError, match=message) as caught:
-        load_model(copy)
-    assert str(copy) in str(caught.value) and ";" in str(caught.value)
-    assert not (copy.parent / "evil").exists()
+        load_model(chat_copy)
+    assert str(chat_copy) in str(caught.value) and ";" in str(caught.value)
+    assert not (chat_copy.parent / "evil").exists()
 
 
 BROKEN_TOKENIZERS = [
@@ -128,11 +116,11 @@ BROKEN_TOKENIZERS = [
 
 
 @pytest.mark.parametrize("damage", BROKEN_TOKENIZERS)
-def test_load_tokenizer_errors(damage, copy):
-    damage(copy)
+def test_load_tokenizer_errors(damage, chat_copy):
+    damage(chat_copy)
     with pytest.raises(UserError, match="tokenizer") as caught:
-        load_tokenizer(copy)
-    assert str(copy) in str(caught.value) and ";" in str(caught.value)
+        load_tokenizer(chat_copy)
+    assert str(chat_copy) in str(caught.value) and ";" in str(caught.value)
 
 
 def test_missing_folder(tmp_path):
@@ -141,8 +129,8 @@ def test_missing_folder(tmp_path):
             load(tmp_path / "nothing")
 
 
-def test_bin_checkpoint_loads(copy):
-    (copy / "model.safetensors").unlink()
-    model = load_model(save_qwen2(copy.parent / "again"))
-    torch.save(model.state_dict(), copy / "pytorch_model.bin")
-    assert torch.equal(load_model(copy).lm_head.weight, model.lm_head.weight)
+def test_bin_checkpoint_loads(chat_copy):
+    (chat_copy / "model.safetensors").unlink()
+    model = load_model(save_qwen2(chat_copy.parent / "again"))
+    torch.save(model.state_dict(), chat_copy / "pytorch_model.bin")
+    assert torch.equal(load_model(chat_copy).lm_head.weight, model.lm_head.weight)
