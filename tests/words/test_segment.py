@@ -64,8 +64,8 @@ def test_segmentation_equals_pyvi_on_strange_sentences(segmenter):
 def test_weights_are_those_of_the_tagger(segmenter):
     tagger = segmenter._pyvi.model.tagger_
     with open(segmenter._pyvi.model.modelfile.name, "rb") as file:
-        weights = read_crf(file.read())
-    for name, (outside, inside) in list(weights.states.items())[:: len(weights.states) // 50]:
+        states, _ = read_crf(file.read())
+    for name, (outside, inside) in list(states.items())[:: len(states) // 50]:
         tagger.set([{name: 1.0}])
         share = tagger.probability(["I_W"])
         assert math.isclose(math.log(share / (1 - share)), inside - outside, abs_tol=1e-9)

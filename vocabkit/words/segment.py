@@ -34,17 +34,6 @@ _FLAGS = ("isupper", "istitle", "isdigit")
 
 
 @dataclass(frozen=True)
-class CrfWeights:
-    """The weights of a model with the labels B_W and I_W.
-
-    states: attribute → (weight for B_W, weight for I_W); transitions: (2, 2) float64, from label to label.
-    """
-
-    states: dict[str, tuple[float, float]]
-    transitions: np.ndarray
-
-
-@dataclass(frozen=True)
 class Segmented:
     """Sentences as arrays over all their syllables, one sentence after another.
 
@@ -61,8 +50,11 @@ class Segmented:
     starts: np.ndarray
 
 
-def read_crf(data: bytes) -> CrfWeights:
-    """Return the weights in a model file of crfsuite; UserError if it is none with the labels B_W and I_W."""
+def read_crf(data: bytes) -> tuple[dict[str, list[float]], np.ndarray]:
+    """Return the weights in a model file of crfsuite; UserError if it is none with the labels B_W and I_W.
+
+    attribute → [weight for B_W, weight for I_W], and (2, 2) float64: from label to label.
+    """
     try:
         magic, _, kind, version, _, _, n_attributes, at, labels_at, attributes_at = struct.unpack_from(
             "<4sI4sIIIIIII", data
@@ -87,7 +79,7 @@ def read_crf(data: bytes) -> CrfWeights:
             f"the model of the installed pyvi is of an unknown form ({error}); install the version of "
             "constraints.txt: pip install pyvi -c constraints.txt"
         ) from None
-    return CrfWeights({name: (first, second) for name, (first, second) in states.items()}, transitions)
+    return states, transitions
 
 
 def _names(data: bytes, at: int, count: int) -> list[str]:
@@ -116,17 +108,16 @@ class Segmenter:
             ) from None
         self._pyvi = ViTokenizer
         with open(ViTokenizer.model.modelfile.name, "rb") as file:
-            weights = read_crf(file.read())
+            states, self._transitions = read_crf(file.read())
         self.dictionary: set[str] = ViTokenizer.bi_grams | ViTokenizer.tri_grams
         self.syllables: list[str] = []  # every different syllable or sign met so far, as written
         self.before: list[str] = ["\n", " "]  # the characters that the codes stand for
         self._codes = {"\n": LINE_START, " ": SPACE}
         self._known: dict[str, int] = {}
         self._chunks: dict[str, tuple[list[int], list[int], bool]] = {}
-        self._trans = weights.transitions
-        self._read_weights(weights.states)
-        self._columns: list[tuple[int, bool, bool, bool, bool, bool, bool]] = []
-        self._table = np.zeros((0, 7), np.int64)
+        self._read_weights(states)
+        self._columns: list[tuple[int, bool, bool, bool, bool, bool, bool]] = []  # see _number()
+        self._table = np.zeros((0, 7), np.int64)  # the same as an array, as of the last segment()
         found, expected = self.tokenize(PROBES), [ViTokenizer.tokenize(text) for text in PROBES]
         if found != expected:
             raise UserError(
@@ -134,15 +125,15 @@ class Segmenter:
                 "version of constraints.txt: pip install pyvi -c constraints.txt"
             )
 
-    def _read_weights(self, states: dict[str, tuple[float, float]]) -> None:
+    def _read_weights(self, states: dict[str, list[float]]) -> None:
         """Lay the weights out in arrays indexed by lower-cased syllables; number 0 is any other syllable."""
         places = ("", "-1:", "+1:")
-        lower = {name.partition(":word.lower():")[2] or name.partition("word.lower():")[2] for name in states}
+        lower = {name.partition("word.lower():")[2] for name in states}
         n_grams = [gram.split(" ") for gram in self.dictionary]
         lower.update(syllable for gram in n_grams for syllable in gram)
         self._lower = {syllable: number for number, syllable in enumerate(sorted(lower - {""}), 1)}
         size = len(self._lower) + 1
-        none = (0.0, 0.0)
+        none = [0.0, 0.0]
         self._by_lower = np.zeros((3, size, 2))  # of the syllable itself, as the one before, as the one after
         for place, table in zip(places, self._by_lower, strict=True):
             for syllable, number in self._lower.items():
@@ -165,7 +156,9 @@ class Segmenter:
         return key
 
     def _number(self, syllable: str) -> int:
-        """The index of a syllable, which is described when it is met for the first time."""
+        """The index of a syllable, which is described when it is met for the first time: what the weights
+        depend on, then what the rules after them do (_joined()).
+        """
         found = self._known.get(syllable)
         if found is None:
             found = self._known[syllable] = len(self.syllables)
@@ -219,23 +212,20 @@ class Segmenter:
                 clean = codes[0] == SPACE
                 if clean and position == 0:
                     before[first] = LINE_START
-                spaced.append(open_end and clean)
-                if len(numbers) > 1:
-                    spaced += [False] * (len(numbers) - 1)
+                spaced += [open_end and clean] + [False] * (len(numbers) - 1)
                 open_end = ends
             starts.append(len(syllables))
         if len(self._columns) > len(self._table):
             self._table = np.array(self._columns, np.int64)
         ids = np.array(syllables, np.int64)
         bounds = np.array(starts, np.int64)
-        joined = self._joined(self._table[ids], bounds) if len(ids) else np.zeros(0, bool)
+        joined = self._joined(self._table[ids], bounds)
         return Segmented(ids, joined, np.array(spaced, bool), np.array(before, np.int64), bounds)
 
     def _joined(self, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
         """Whether each syllable is joined with the one before it: pyvi's decision. rows: (S, 7), _columns."""
-        labels = _best_labels(self._scores(rows, starts), self._trans, starts)
-        punctuation, digit, title = rows[:, 4] > 0, rows[:, 5] > 0, rows[:, 6] > 0
-        joined = labels > 0
+        joined = _best_labels(self._scores(rows, starts), self._transitions, starts) > 0
+        punctuation, digit, title = rows[:, 4:].T > 0
         joined[starts[:-1][starts[:-1] < len(joined)]] = False
         joined &= ~punctuation & ~digit
         joined[1:] &= ~punctuation[:-1] & ~digit[:-1] & ~(title[1:] & ~title[:-1])
@@ -253,7 +243,7 @@ class Segmenter:
         scores[:-1][same[0]] += as_after[1:][same[0]]
         for count in (2, 3):
             keys, ends, begins = self._grams[count]
-            if len(lower) < count or not len(keys):
+            if len(lower) < count:
                 continue
             parts = [lower[at : len(lower) - count + 1 + at] for at in range(count)]
             found = self._key(parts)
@@ -280,34 +270,21 @@ class Segmenter:
 def _best_labels(scores: np.ndarray, transitions: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """(S,) int64: the best sequence of labels of each sentence (Viterbi), all sentences side by side."""
     lengths = np.diff(starts)
-    order = np.argsort(-lengths, kind="stable")
-    first, lengths = starts[:-1][order], lengths[order]
+    order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]  # longest first
+    first, lengths = starts[order], lengths[order]
+    longest = max(lengths, default=0)
+    longer = np.searchsorted(-lengths, -np.arange(longest))  # number of sentences that have each position
+    best = scores[first]  # (sentences, label): of the sequences that end in this label here
     came_from = np.zeros(scores.shape, np.int8)
-    best = np.zeros((len(order), 2))
-    (from_b_to_b, from_b_to_i), (from_i_to_b, from_i_to_i) = transitions
-    longest = int(lengths[0]) if len(lengths) else 0
-    active = np.searchsorted(
-        -lengths, -np.arange(longest), side="left"
-    )  # sentences longer than each position
-    for at in range(longest):
-        n = active[at]
-        here = first[:n] + at
-        if at == 0:
-            best[:n] = scores[here]
-            continue
-        b, i = best[:n, 0], best[:n, 1]
-        to_b, to_i = i + from_i_to_b, i + from_i_to_i
-        other_b, other_i = b + from_b_to_b, b + from_b_to_i
-        came_from[here, 0] = to_b > other_b
-        came_from[here, 1] = to_i > other_i
-        state = scores[here]
-        best[:n, 0] = np.maximum(to_b, other_b) + state[:, 0]
-        best[:n, 1] = np.maximum(to_i, other_i) + state[:, 1]
+    for at in range(1, longest):
+        here = first[: longer[at]] + at
+        ways = best[: len(here), :, None] + transitions  # (sentences, label before, label)
+        came_from[here] = ways[:, 1] > ways[:, 0]
+        best[: len(here)] = np.maximum(ways[:, 0], ways[:, 1]) + scores[here]
     labels = np.zeros(len(scores), np.int64)
-    label = (best[:, 1] > best[:, 0]).astype(np.int64)
-    for at in range(longest - 1, -1, -1):
-        n = active[at]
-        here = first[:n] + at
-        labels[here] = label[:n]
-        label[:n] = came_from[here, label[:n]]
+    label = best.argmax(axis=1)
+    for at in reversed(range(longest)):
+        here = first[: longer[at]] + at
+        labels[here] = label[: len(here)]
+        label[: len(here)] = came_from[here, labels[here]]
     return labels
