@@ -109,7 +109,8 @@ def _impact(args: argparse.Namespace, model: Path, out: Path) -> int:
     from vocabkit.words.count import count_words, require_words, word_rows
 
     work = out.with_name(out.name + ".progress.json")
-    progress = count_words(model, find_sources(args.corpus), progress_file=work, **_options(args))
+    options = {"training_only": False, "progress_file": work, **_options(args)}
+    progress = count_words(model, find_sources(args.corpus), **options)
     tokenizer = read_tokenizer_json(model)
     rows = word_rows(progress.vector, tokenizer, load_encoder(model), min_freq=args.min_freq)
     require_words(rows, corpus=args.corpus, min_freq=args.min_freq)

@@ -83,24 +83,17 @@ def extended(
     """Return the tokenizer with new tokens, as extend_vocab writes it, without truncation or padding.
 
     Ids follow the last old token: first what the merges make, then tokens, texts that are added tokens. Holes
-    between the old ids are closed.
+    between the old ids are closed. New tokens are looked for in normalized text where the normalizer composes
+    it (NFC), else in the text as it is.
     """
     import tokenizers
 
     data = tokenizer.trimmed(list(tokenizer.tokens), new_merges=merges)
     encoder = _bare(tokenizers.Tokenizer.from_str(json.dumps(data)))
-    add_tokens(encoder, tokens, tokenizer=tokenizer)
+    encoder.add_tokens(
+        [tokenizers.AddedToken(text, normalized=tokenizer.has_nfc, special=False) for text in tokens]
+    )
     return encoder
-
-
-def add_tokens(encoder: "tokenizers.Tokenizer", tokens: Sequence[str], *, tokenizer: TokenizerJson) -> None:
-    """Add more texts as tokens to what extended() returned.
-
-    They are looked for in normalized text where the normalizer composes it (NFC), else in the text as it is.
-    """
-    from tokenizers import AddedToken
-
-    encoder.add_tokens([AddedToken(text, normalized=tokenizer.has_nfc, special=False) for text in tokens])
 
 
 def _bare(encoder: "tokenizers.Tokenizer") -> "tokenizers.Tokenizer":

@@ -25,6 +25,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vocabkit.corpus import counting
 from vocabkit.corpus.files import Source
 from vocabkit.corpus.workers import CorpusCounter
@@ -34,6 +36,7 @@ from vocabkit.tokenizer.bpe import text_for_people
 from vocabkit.tokenizer.encoder import encoded
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson
 from vocabkit.vocab.word_list import JOINER
+from vocabkit.words.segment import Segmenter
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -92,8 +95,6 @@ class WordCounter(CorpusCounter):
         max_entries: int = SENTENCES,
         max_forms: int = MAX_FORMS,
     ) -> None:
-        from vocabkit.words.segment import Segmenter
-
         self._segmenter = Segmenter()
         self._longest = PHRASE_WORDS if phrases else 1
         self._max_entries, self._max_forms = max_entries, max_forms
@@ -133,8 +134,6 @@ class WordCounter(CorpusCounter):
 
     def _count(self, texts: Sequence[str], counts: Sequence[int]) -> None:
         """Count the words of different sentences, each as often as the sentence was met."""
-        import numpy as np
-
         found = self._segmenter.segment(texts)
         size = len(found.syllables)
         if not size:
@@ -187,7 +186,6 @@ def count_words(
     sources: Sequence[Source],
     *,
     phrases: bool = False,
-    training_only: bool = False,
     workers: int | None = None,
     **options: Any,
 ) -> counting.Progress:
@@ -203,7 +201,6 @@ def count_words(
         total=counting.Sum(),
         model=model,
         what={"counts": "words", "phrases": phrases},
-        training_only=training_only,
         workers=workers,
         **options,
     )

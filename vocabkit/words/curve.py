@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vocabkit.tokenizer import bpe
-from vocabkit.tokenizer.encoder import add_tokens, encoded, extended
+from vocabkit.tokenizer.encoder import encoded, extended
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson
 
 if TYPE_CHECKING:
@@ -69,16 +69,11 @@ def measure_curve(
     tokens = count_tokens(extended(tokenizer), lines)
     lists = dict(zip(WAYS, (chosen, impact, [word[1:] for word in impact]), strict=True))
     numbers = [*(step for step in STEPS if step < len(chosen)), len(chosen)]
-    saved: dict[str, list[int]] = {}
+    saved: dict[str, list[int]] = {way: [] for way in lists}
     for way, items in lists.items():
-        encoder, known = None, 0
-        saved[way] = []
-        for before, number in zip([0, *numbers[:-1]], numbers, strict=True):
-            merges = _merges(items[:number])
-            if encoder is None or len(merges) > known:  # a merge cannot be put into a tokenizer that is made
-                encoder, known, before = extended(tokenizer, merges=merges), len(merges), 0
-            words = [item for item in items[before:number] if isinstance(item, str)]
-            add_tokens(encoder, words, tokenizer=tokenizer)
+        for number in numbers:
+            words = [item for item in items[:number] if isinstance(item, str)]
+            encoder = extended(tokenizer, words, _merges(items[:number]))
             saved[way].append(tokens - count_tokens(encoder, lines))
     return Curve(tokens, numbers, saved, [len(_merges(chosen[:number])) for number in numbers])
 

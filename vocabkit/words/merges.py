@@ -78,7 +78,6 @@ def count_splits(
     sources: Sequence[Source],
     pattern: str,
     *,
-    training_only: bool = False,
     workers: int | None = None,
     **options: Any,
 ) -> counting.Progress:
@@ -90,7 +89,6 @@ def count_splits(
         total=counting.Sum(),
         model=model,
         what={"counts": "splits", "pattern_sha256": hashlib.sha256(pattern.encode("utf-8")).hexdigest()},
-        training_only=training_only,
         workers=workers,
         **options,
     )
@@ -117,11 +115,7 @@ class Splits:
     """
 
     def __init__(
-        self,
-        counts: Mapping[str, int],
-        tokenizer: TokenizerJson,
-        encoder: "Tokenizer",
-        pattern: str,
+        self, counts: Mapping[str, int], tokenizer: TokenizerJson, encoder: "Tokenizer", pattern: str
     ) -> None:
         import regex
 

@@ -212,7 +212,9 @@ class Segmenter:
                 clean = codes[0] == SPACE
                 if clean and position == 0:
                     before[first] = LINE_START
-                spaced += [open_end and clean] + [False] * (len(numbers) - 1)
+                spaced.append(open_end and clean)
+                if len(numbers) > 1:
+                    spaced += [False] * (len(numbers) - 1)
                 open_end = ends
             starts.append(len(syllables))
         if len(self._columns) > len(self._table):
@@ -274,17 +276,18 @@ def _best_labels(scores: np.ndarray, transitions: np.ndarray, starts: np.ndarray
     first, lengths = starts[order], lengths[order]
     longest = max(lengths, default=0)
     longer = np.searchsorted(-lengths, -np.arange(longest))  # number of sentences that have each position
-    best = scores[first]  # (sentences, label): of the sequences that end in this label here
+    scores = np.ascontiguousarray(scores.T)
+    best = scores[:, first]  # (label, sentences): of the sequences that end in this label here
     came_from = np.zeros(scores.shape, np.int8)
     for at in range(1, longest):
         here = first[: longer[at]] + at
-        ways = best[: len(here), :, None] + transitions  # (sentences, label before, label)
-        came_from[here] = ways[:, 1] > ways[:, 0]
-        best[: len(here)] = np.maximum(ways[:, 0], ways[:, 1]) + scores[here]
-    labels = np.zeros(len(scores), np.int64)
-    label = best.argmax(axis=1)
+        ways = best[:, None, : len(here)] + transitions[:, :, None]  # (label before, label, sentences)
+        came_from[:, here] = ways[1] > ways[0]
+        best[:, : len(here)] = np.maximum(ways[0], ways[1]) + scores[:, here]
+    labels = np.zeros(scores.shape[1], np.int64)
+    label = best.argmax(axis=0)
     for at in reversed(range(longest)):
         here = first[: longer[at]] + at
         labels[here] = label[: len(here)]
-        label[: len(here)] = came_from[here, labels[here]]
+        label[: len(here)] = came_from[labels[here], here]
     return labels

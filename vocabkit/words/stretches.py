@@ -118,12 +118,7 @@ class StretchCounter(CorpusCounter):
 
 
 def count_stretches(
-    model: Path,
-    sources: Sequence[Source],
-    contents: Sequence[str],
-    *,
-    training_only: bool = False,
-    **options: Any,
+    model: Path, sources: Sequence[Source], contents: Sequence[str], **options: Any
 ) -> counting.Progress:
     """Count the stretches of a corpus that these words cover, as count_words() does."""
     words = hashlib.sha256("".join(contents).encode("utf-8")).hexdigest()
@@ -133,7 +128,6 @@ def count_stretches(
         total=counting.Sum(),
         model=model,
         what={"counts": "stretches", "words_sha256": words},
-        training_only=training_only,
         **options,
     )
 
