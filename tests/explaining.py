@@ -49,7 +49,7 @@ class OneToken:
     def __init__(self, *words: str) -> None:
         self.words = {f" {word}" for word in words}
 
-    def encode_batch(self, texts: list[str], add_special_tokens: bool) -> list[Any]:
+    def encode_batch_fast(self, texts: list[str], add_special_tokens: bool) -> list[Any]:
         assert not add_special_tokens
         return [type("Encoding", (), {"ids": [1] if text in self.words else [1, 2]}) for text in texts]
 

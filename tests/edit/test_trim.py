@@ -27,7 +27,6 @@ from vocabkit.checkpoint.vocab_tensors import LAYOUTS, find_vocab_tensors
 from vocabkit.edit.trim import trim_vocab
 from vocabkit.errors import UserError
 from vocabkit.files import read_json, write_json
-from vocabkit.tokenizer import tokenizer_json
 from vocabkit.tokenizer.bpe import text_for_people
 from vocabkit.tokenizer.encoder import load_encoder
 from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
@@ -341,7 +340,7 @@ def list_of(folder: Path, kind: str, ids: list[int]) -> Path:
         (target / "tokens_kept__english.jsonl").write_text(lines[: lines.index("\n") + 1], encoding="utf-8")
         (target / "tokens_kept__others.jsonl").write_text(lines[lines.index("\n") + 1 :], encoding="utf-8")
         (target / "tokens_removed__others.jsonl").write_text("never read", encoding="utf-8")
-        fingerprint = tokenizer_json.fingerprint(tokenizer.vocab, tokenizer.merges)
+        fingerprint = tokenizer.fingerprint()
         summary = {"format": FORMAT, "version": VERSION, "fingerprint": fingerprint}
         write_json(target / "summary.json", summary)
     elif kind == "json":

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,8 +15,8 @@ from vocabkit.tokenizer.tokenizer_json import (
     BYTE_FALLBACK_BPE,
     BYTE_LEVEL_BPE,
     UNIGRAM,
+    TokenizerJson,
     dump_tokenizer_json,
-    fingerprint,
     read_tokenizer_json,
 )
 
@@ -340,8 +341,11 @@ def test_dump_real_files(real, name):
 
 
 def test_fingerprint_tells_ids_and_merges_apart() -> None:
-    vocab, merges = {"a": 0, "b": 1, "ab": 2, "ba": 3}, ["a b", "b a"]
-    same = fingerprint(dict(reversed(vocab.items())), [["a", "b"], ("b", "a")])
+    def fingerprint(vocab: dict[str, int], merges: list[tuple[str, str]]) -> str:
+        return TokenizerJson(Path("tokenizer.json"), {}, BYTE_LEVEL_BPE, vocab, {}, merges).fingerprint()
+
+    vocab, merges = {"a": 0, "b": 1, "ab": 2, "ba": 3}, [("a", "b"), ("b", "a")]
+    same = fingerprint(dict(reversed(vocab.items())), merges)
     assert fingerprint(vocab, merges) == same
     for other in (
         fingerprint(vocab, merges[::-1]),

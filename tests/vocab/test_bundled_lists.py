@@ -19,7 +19,7 @@ from vocabkit.files import read_json, write_json
 from vocabkit.text.languages import is_vietnamese_syllable
 from vocabkit.text.unicode import first_foreign, has_emoji
 from vocabkit.tokenizer import bpe
-from vocabkit.tokenizer.tokenizer_json import TokenizerJson, fingerprint, read_tokenizer_json
+from vocabkit.tokenizer.tokenizer_json import TokenizerJson, read_tokenizer_json
 from vocabkit.vocab.lists import find_bundled, read_keep
 
 QWEN, LLAMA, GEMMA = (
@@ -104,7 +104,7 @@ def test_every_token_is_listed_and_every_byte_stays(folder):
 def test_closed_over_nothing_missing(made_again, folder):
     """The report's tokens that stay are as many as the summary says; no foreign one is part of a closure."""
     tokenizer = real_tokenizer(TOKENIZER_OF[folder])
-    kept = read_keep([folder], token_bytes=tokenizer.token_bytes).ids
+    kept, _ = read_keep([folder], token_bytes=tokenizer.token_bytes)
     columns = Page((made_again(folder) / "report.html").read_text(encoding="utf-8")).data["columns"]
     ids = range(len(columns["kinds"])) if columns["ids"] is None else columns["ids"]
     stays = [bool(kind[0]) for kind in columns["kind_names"]]
@@ -129,7 +129,7 @@ def test_closed_over_nothing_missing(made_again, folder):
 )
 def test_found_by_the_tokenizer(name, expected):
     tokenizer = real_tokenizer(name)
-    assert find_bundled(fingerprint(tokenizer.vocab, tokenizer.merges), ROOT / "data") == expected
+    assert find_bundled(tokenizer.fingerprint(), ROOT / "data") == expected
 
 
 @pytest.mark.assets
@@ -160,8 +160,8 @@ def test_trimming_without_keep_takes_it(assets, tmp_path, capsys, folder):
 @pytest.mark.slow
 def test_the_closed_list_of_qwen_holds_the_words_of_real_english() -> None:
     tokenizer = real_tokenizer("qwen2.5-instruct")
-    kept = read_keep([QWEN], token_bytes=tokenizer.token_bytes)
-    names = [tokenizer.tokens[token_id] for token_id in kept.ids]
+    kept, _ = read_keep([QWEN], token_bytes=tokenizer.token_bytes)
+    names = [tokenizer.tokens[token_id] for token_id in kept]
     closed = bpe.closure(names, bpe.rank_merges(tokenizer.merges).get)
     assert 85_000 <= len(closed) <= 101_000
     words: Counter[str] = Counter()
@@ -176,7 +176,7 @@ def test_the_closed_list_of_qwen_holds_the_words_of_real_english() -> None:
 def test_reference_lists_can_be_read_and_fit_no_other_tokenizer() -> None:
     folder = ASSETS / "reference_lists"
     tokenizer = real_tokenizer("qwen2.5-instruct")
-    kept = read_keep([folder], token_bytes=tokenizer.token_bytes)
-    assert len(kept.ids) == 100_959 and kept.fingerprint is None
+    kept, _ = read_keep([folder], token_bytes=tokenizer.token_bytes)
+    assert len(kept) == 100_959
     with pytest.raises(UserError, match="a kept list of another tokenizer"):
         read_keep([folder], token_bytes=real_tokenizer("llama-3.2-instruct").token_bytes)

@@ -35,8 +35,8 @@ BEGINNINGS = frozenset(
 def bundled(real, tmp_path_factory) -> Trimmed:
     """Qwen2.5 trimmed by the list in data/."""
     base = real("qwen2.5-instruct")
-    kept = read_keep([ROOT / "data" / "qwen__1000__20000"], token_bytes=base.tokenizer.token_bytes)
-    return trim_files(base, tmp_path_factory.mktemp("bundled") / "qwen", base.plan(kept.ids))
+    kept, _ = read_keep([ROOT / "data" / "qwen__1000__20000"], token_bytes=base.tokenizer.token_bytes)
+    return trim_files(base, tmp_path_factory.mktemp("bundled") / "qwen", base.plan(kept))
 
 
 def new_bytes(tokenizer: TokenizerJson, plan: Plan) -> list[bytes]:

@@ -114,7 +114,7 @@ def real_report(assets: Path, real: Any, tmp_path_factory: pytest.TempPathFactor
     with open_text(counts_file) as file:
         counts = {int(token_id): count for token_id, count in json.load(file).items()}
     added = set(tokenizer.added.values())
-    decisions = decide(((i, data, i in added) for i, data in tokenizer.token_bytes.items()), counts)
+    decisions = decide(tokenizer.token_bytes, counts, added=added)
     own = {token_id: token for token, token_id in tokenizer.vocab.items() if token_id not in added}
     wanted = [own[d.id] for d in decisions if d.keep and d.id in own]
     closed = bpe.closure(wanted, bpe.rank_merges(tokenizer.merges).get)

@@ -27,7 +27,7 @@ from vocabkit.vocab.rules import (
 def decide_one(token: str | bytes, count: int | None, **options: object) -> Decision:
     data = token.encode() if isinstance(token, str) else token
     counts = None if count is None else {7: count}
-    return decide([(7, data, False)], counts, **options)[0]  # type: ignore[arg-type]
+    return decide({7: data}, counts, **options)[0]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_rules(token: str | bytes, count: int, kept: bool, reason: str) -> None:
 
 
 def test_added_tokens_stay_whatever_they_say() -> None:
-    decision = decide([(3, "<|字|>".encode(), True)], {})[0]
+    decision = decide({3: "<|字|>".encode()}, {}, added={3})[0]
     assert decision.keep and decision.reason == ADDED
 
 
@@ -127,8 +127,8 @@ def test_text_rules_alone_serve_other_tokenizers(real: Callable[[str], Folder], 
     added = set(tokenizer.added.values())
     always = tokenizer.byte_ids() | added
     some = {token_id for token_id in tokenizer.tokens if token_id % 5 == 0} | always
-    rows = [(token_id, tokenizer.token_bytes[token_id], token_id in added) for token_id in sorted(some)]
-    kept = {d.id for d in decide(rows, None) if d.keep}
+    some_bytes = {token_id: tokenizer.token_bytes[token_id] for token_id in sorted(some)}
+    kept = {d.id for d in decide(some_bytes, None, added=added) if d.keep}
     assert always <= kept and len(kept) > len(some) / 4
     for token_id in kept - added:
         assert not first_foreign(tokenizer.token_bytes[token_id].decode("utf-8", "ignore"))

@@ -24,7 +24,7 @@ from vocabkit.counts.files import read_counts
 from vocabkit.errors import UserError
 from vocabkit.files import sha256_file
 from vocabkit.tokenizer.encoder import speller
-from vocabkit.tokenizer.tokenizer_json import TokenizerJson, fingerprint
+from vocabkit.tokenizer.tokenizer_json import TokenizerJson
 
 
 def counts_made_earlier(
@@ -45,7 +45,7 @@ def counts_made_earlier(
             f"{path} counts the id {unknown}, {counted.path} has no such token (they end at "
             f"{max(counted.tokens)}); give the model that was counted with: --counts_of"
         )
-    about["counts_of"] = fingerprint(counted.vocab, counted.merges)
+    about["counts_of"] = counted.fingerprint()
     return carry_counts(counts, counted, target), about
 
 

@@ -123,12 +123,12 @@ def _choose(source: GgufModel, keep_paths: Sequence[Path]) -> tuple[set[int], di
         return wanted_ids(source.tokenizer, keep_paths)
     token_bytes = source.tokenizer.token_bytes
     if keep_paths:
-        kept = read_keep(keep_paths, token_bytes=token_bytes)
-        return set(kept.ids), {"how": "given", "source": ", ".join(map(str, keep_paths))}
+        ids, _ = read_keep(keep_paths, token_bytes=token_bytes)
+        return ids, {"how": "given", "source": ", ".join(map(str, keep_paths))}
     for path in sorted(DATA.glob("*/summary.json")):
         with contextlib.suppress(UserError):
-            kept = read_keep([path.parent], token_bytes=token_bytes)
-            return set(kept.ids), {"how": "bundled", "source": f"data/{path.parent.name}"}
+            ids, _ = read_keep([path.parent], token_bytes=token_bytes)
+            return ids, {"how": "bundled", "source": f"data/{path.parent.name}"}
     return wanted_ids(source.tokenizer, ())
 
 

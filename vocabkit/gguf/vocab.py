@@ -26,7 +26,7 @@ from vocabkit.tokenizer.bpe import byte_fallback_value, rank_merges
 from vocabkit.tokenizer.chat_template import read_template
 from vocabkit.tokenizer.encoder import GPT2, LLAMA3, QWEN2, load_encoder, splitting_pattern
 from vocabkit.tokenizer.settings import read_spm_models
-from vocabkit.tokenizer.tokenizer_json import BYTE_LEVEL_BPE, UNIGRAM, TokenizerJson
+from vocabkit.tokenizer.tokenizer_json import BYTE_LEVEL_BPE, UNIGRAM, TokenizerJson, leaves
 
 GGML = "tokenizer.ggml."
 SUPPRESS = GGML + "suppress_tokens"
@@ -158,12 +158,8 @@ def _sentencepiece(vocab: GgufVocab, tokenizer: TokenizerJson, models: Mapping[s
 
 
 def _begins_with_space(tokenizer: TokenizerJson) -> bool:
-    parts = [tokenizer.data.get("normalizer") or {}, tokenizer.data.get("pre_tokenizer") or {}]
-    for part in parts:
-        parts += part.get("normalizers", []) + part.get("pretokenizers", [])
-    return any(
-        part.get("type") == "Prepend" or part.get("prepend_scheme", "never") != "never" for part in parts
-    )
+    parts = [*leaves(tokenizer.data.get("normalizer")), *leaves(tokenizer.data.get("pre_tokenizer"))]
+    return any(part["type"] == "Prepend" or part.get("prepend_scheme", "never") != "never" for part in parts)
 
 
 def _add(vocab: GgufVocab, entry: Mapping[str, Any], tokenizer: TokenizerJson) -> None:

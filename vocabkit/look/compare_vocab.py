@@ -14,7 +14,7 @@ from vocabkit.checkpoint.record import EditRecord
 from vocabkit.files import read_json_object, sha256_file
 from vocabkit.tokenizer.bpe import text_for_people
 from vocabkit.tokenizer.settings import vocab_size_of
-from vocabkit.tokenizer.tokenizer_json import UNIGRAM, TokenizerJson, read_tokenizer_json
+from vocabkit.tokenizer.tokenizer_json import UNIGRAM, TokenizerJson, leaves, read_tokenizer_json
 
 SHOWN = 25  # added tokens spelled out: all 23 that Qwen3 added to Qwen2
 EXAMPLES = 5  # examples of any other kind
@@ -87,9 +87,13 @@ def compare_tokens(left: TokenizerJson, right: TokenizerJson) -> Kind:
 
     Tokens of two families are compared by their bytes: " Việt" is ĠViá»ĩt in one and ▁Việt in the other.
     """
-    before, after = dict(left.vocab), dict(right.vocab)
+    before: Mapping[Any, int] = left.vocab
+    after: Mapping[Any, int] = right.vocab
     if left.family != right.family:
-        before, after = (_by_bytes(tokenizer) for tokenizer in (left, right))
+        before, after = (
+            {side.token_bytes[token_id]: token_id for token_id in side.vocab.values()}
+            for side in (left, right)
+        )
     both = [token for token in before if token in after]
     moved = [token for token in both if before[token] != after[token]]
     gone = [token_id for token, token_id in before.items() if token not in after]
@@ -108,10 +112,6 @@ def compare_tokens(left: TokenizerJson, right: TokenizerJson) -> Kind:
         f"{len(gone):,} only in base, {len(new):,} only in model"
     )
     return kind
-
-
-def _by_bytes(tokenizer: TokenizerJson) -> dict[Any, int]:
-    return {tokenizer.token_bytes[token_id]: token_id for token_id in tokenizer.vocab.values()}
 
 
 def compare_merges(left: TokenizerJson, right: TokenizerJson) -> Kind:
@@ -228,16 +228,16 @@ def settings_of(tokenizer: TokenizerJson) -> dict[str, Any]:
     unk_id = model.get("unk_id")
     return {
         "kind": tokenizer.family,
-        "normalizer": _leaves(data.get("normalizer")),
-        "pre_tokenizer": [_pre_tokenizer(leaf) for leaf in _leaves(data.get("pre_tokenizer"))],
+        "normalizer": leaves(data.get("normalizer")),
+        "pre_tokenizer": [_pre_tokenizer(leaf) for leaf in leaves(data.get("pre_tokenizer"))],
         "post_processor": [
             _without_ids(leaf)
-            for leaf in _leaves(data.get("post_processor"))
+            for leaf in leaves(data.get("post_processor"))
             if leaf.get("type") != "ByteLevel"
         ],
         "decoder": [
             {"type": "ByteLevel"} if leaf.get("type") == "ByteLevel" else leaf
-            for leaf in _leaves(data.get("decoder"))
+            for leaf in leaves(data.get("decoder"))
         ],
         "ignore_merges": bool(model.get("ignore_merges")),
         "byte_fallback": bool(model.get("byte_fallback")),
@@ -246,16 +246,6 @@ def settings_of(tokenizer: TokenizerJson) -> dict[str, Any]:
         "truncation": data.get("truncation"),
         "padding": _without_ids(data["padding"]) if data.get("padding") else None,
     }
-
-
-def _leaves(component: Mapping[str, Any] | None) -> list[Any]:
-    """Return a component of tokenizer.json, or the members of a Sequence of them, at any depth."""
-    if not component:
-        return []
-    for members in ("normalizers", "pretokenizers", "processors", "decoders"):
-        if members in component:
-            return [leaf for member in component[members] for leaf in _leaves(member)]
-    return [component]
 
 
 def _pre_tokenizer(leaf: Mapping[str, Any]) -> Any:
@@ -281,8 +271,8 @@ def _rows(folder: Path) -> int | None:
 
 
 def _compare_rows(before: int | None, after: int | None) -> Kind:
-    unknown = [name for name, rows in (("base", before), ("model", after)) if rows is None]
     if before is None or after is None:
+        unknown = [name for name, rows in (("base", before), ("model", after)) if rows is None]
         return Kind("rows", f"unknown: no config.json in {' and '.join(unknown)}")
     if before == after:
         return Kind("rows", f"identical: {before:,}")

@@ -7,7 +7,7 @@ an unknown field or kind of tokenizer is an error that names it, never a half-ri
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from json.encoder import encode_basestring  # type: ignore[attr-defined]
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 from vocabkit.errors import UserError
 from vocabkit.files import read_json_object
 from vocabkit.tokenizer import bpe, unigram
-from vocabkit.tokenizer.bpe import Merge, parse_merge, text_for_people
+from vocabkit.tokenizer.bpe import text_for_people
 
 BYTE_LEVEL_BPE = "byte-level BPE"
 BYTE_FALLBACK_BPE = "SentencePiece-style BPE with byte fallback"
@@ -73,7 +73,7 @@ class TokenizerJson:
     @property
     def has_nfc(self) -> bool:
         """Whether text is composed (NFC) before tokens are looked for."""
-        return any(part["type"] == "NFC" for part in _flatten(self.data.get("normalizer"), "normalizers"))
+        return any(part["type"] == "NFC" for part in leaves(self.data.get("normalizer")))
 
     def byte_ids(self) -> set[int]:
         """Return the ids of the tokens that stand for one byte; with all 256, any text can be spelled."""
@@ -119,13 +119,21 @@ class TokenizerJson:
         padding = self.data.get("padding")
         if padding:
             yield "padding.pad_id", padding["pad_id"]
-        for processor in _flatten(self.data.get("post_processor"), "processors"):
+        for processor in leaves(self.data.get("post_processor")):
             for name, special in processor.get("special_tokens", {}).items():
                 for token_id in special["ids"]:
                     yield f"post_processor.special_tokens.{name}", token_id
             for key in ("sep", "cls"):
                 if key in processor:
                     yield f"post_processor.{key}", processor[key][1]
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 that tells tokenizers apart: of the tokens, their ids and the merges in order.
+
+        Without the added tokens: so Qwen1.5, 2, 2.5 and 3 share one fingerprint, and one list.
+        """
+        content = [sorted(self.vocab.items(), key=lambda item: item[1]), self.merges]
+        return hashlib.sha256(json.dumps(content).encode("ascii")).hexdigest()
 
     def without_added(self, first: int) -> "TokenizerJson":
         """Return the tokenizer without its added tokens from the id first on."""
@@ -180,7 +188,7 @@ class TokenizerJson:
         data["added_tokens"] += [{"id": at, **t} for at, t in enumerate(new_tokens, first)]
         if data.get("padding"):
             data["padding"]["pad_id"] = old_to_new[data["padding"]["pad_id"]]
-        for processor in _flatten(data.get("post_processor"), "processors"):
+        for processor in leaves(data.get("post_processor")):
             for special in processor.get("special_tokens", {}).values():
                 special["ids"] = [old_to_new[old] for old in special["ids"]]
             for key in ("sep", "cls"):
@@ -204,12 +212,13 @@ class TokenizerJson:
         return dict(sorted(ids.items(), key=lambda item: item[1])) | made
 
 
-def _flatten(component: Mapping[str, Any] | None, inner: str) -> list[Any]:
+def leaves(component: Mapping[str, Any] | None) -> list[Any]:
     """Return a component of tokenizer.json, or the members of a Sequence of them, at any depth."""
-    if component is None:
+    if not component:
         return []
-    if component.get("type") == "Sequence":
-        return [leaf for member in component[inner] for leaf in _flatten(member, inner)]
+    for members in ("normalizers", "pretokenizers", "processors", "decoders"):
+        if members in component:
+            return [leaf for member in component[members] for leaf in leaves(member)]
     return [component]
 
 
@@ -256,10 +265,7 @@ def _checked(path: Path, data: dict[str, Any]) -> TokenizerJson:
         for field in ("continuing_subword_prefix", "end_of_word_suffix"):
             if model.get(field):
                 raise _refuse(path, f"model.{field}", found=model[field], expected="none")
-        parts = [
-            *_flatten(data.get("pre_tokenizer"), "pretokenizers"),
-            *_flatten(data.get("normalizer"), "normalizers"),
-        ]
+        parts = [*leaves(data.get("pre_tokenizer")), *leaves(data.get("normalizer"))]
         if any(part["type"] == "ByteLevel" for part in parts):
             family = BYTE_LEVEL_BPE
         elif model.get("byte_fallback"):
@@ -280,7 +286,7 @@ def _checked(path: Path, data: dict[str, Any]) -> TokenizerJson:
             )
     else:
         raise _refuse(path, "model.type", found=kind, expected="'BPE' or 'Unigram'")
-    for processor in _flatten(data.get("post_processor"), "processors"):
+    for processor in leaves(data.get("post_processor")):
         if processor["type"] not in (
             "ByteLevel",
             "TemplateProcessing",
@@ -364,21 +370,6 @@ def _block(rows: list[str], brackets: str) -> str:
     if not rows:
         return brackets
     return brackets[0] + "\n      " + ",\n      ".join(rows) + "\n    " + brackets[1]
-
-
-def fingerprint(vocab: Mapping[str, int], merges: Iterable[Merge | list[str] | str]) -> str:
-    """Return a SHA-256 that tells tokenizers apart: of the tokens, their ids and the merges in order.
-
-    Give vocab without the added tokens: Qwen1.5, 2, 2.5 and 3 then share one fingerprint, and one list.
-    Merges may be "a b" strings or pairs.
-
-    >>> table = {"a": 0, "b": 1, "ab": 2}
-    >>> fingerprint(table, ["a b"]) == fingerprint(table, [["a", "b"]])
-    True
-    """
-    pairs = [merge if isinstance(merge, tuple) else parse_merge(merge) for merge in merges]
-    content = [sorted(vocab.items(), key=lambda item: item[1]), pairs]
-    return hashlib.sha256(json.dumps(content).encode("ascii")).hexdigest()
 
 
 def stored_text(token: str, tokenizer: TokenizerJson) -> str:

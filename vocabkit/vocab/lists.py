@@ -1,13 +1,13 @@
-"""Token counts → a folder of lists that trimm_vocab takes, with summary.json and report.html.
+"""Token counts → a folder of lists that trimm_vocab takes, with summary.json and report.html; lists → ids.
 
-Reads the tokenizer files of a folder; writes the folder of lists, whole or not at all.
+Reads the tokenizer files of a folder, and lists: folders of tokens_kept__*.jsonl, .jsonl files of rows
+[token, token_id, count], .txt and .json files of ids. Writes the folder of lists, whole or not at all.
 """
 
 import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,9 @@ from vocabkit.files import (
 from vocabkit.outputs import new_directory
 from vocabkit.text.languages import CATEGORIES
 from vocabkit.text.unicode import DEFAULT_SCRIPTS
-from vocabkit.tokenizer import tokenizer_json
 from vocabkit.tokenizer.bpe import text_for_people
 from vocabkit.tokenizer.settings import read_spm_models, required_ids
-from vocabkit.tokenizer.tokenizer_json import TokenizerJson, fingerprint
+from vocabkit.tokenizer.tokenizer_json import TokenizerJson
 from vocabkit.vocab.leaves import parts_of, shrink
 from vocabkit.vocab.plan import Plan, make_plan
 from vocabkit.vocab.report import PART_OF_KEPT, write_html_report
@@ -52,9 +51,14 @@ def build_lists(
     made_from goes into the summary. target_size: tokens that trimming with these lists leaves, added tokens
     and bytes included. Raises UserError for a target that cannot be met, and if OUT exists.
     """
-    added = set(tokenizer.added.values())
-    rows = ((token_id, data, token_id in added) for token_id, data in tokenizer.token_bytes.items())
-    decisions = decide(rows, counts, scripts=scripts, min_count=min_count, sure_count=sure_count)
+    decisions = decide(
+        tokenizer.token_bytes,
+        counts,
+        added=set(tokenizer.added.values()),
+        scripts=scripts,
+        min_count=min_count,
+        sure_count=sure_count,
+    )
     spm_models = read_spm_models(model)
     required = required_ids(model, tokenizer, spm_models)
 
@@ -75,7 +79,7 @@ def build_lists(
             part,
             decisions,
             made_from={
-                "fingerprint": fingerprint(tokenizer.vocab, tokenizer.merges),
+                "fingerprint": tokenizer.fingerprint(),
                 **made_from,
                 "counted_tokens": total,
                 "min_count": min_count,
@@ -89,13 +93,12 @@ def build_lists(
                 else 1.0,
             },
         )
-        title = out.name
         write_html_report(
             part / "report.html",
             decisions=decisions,
             closed=closed,
             summary=summary,
-            title=title,
+            title=out.name,
             command=command,
         )
     return summary
@@ -115,29 +118,15 @@ def _shrunk(decision: Decision, closed: set[int]) -> Decision:
 FORMAT, VERSION = "vocab-lists", 1
 
 
-@dataclass(frozen=True)
-class KeepList:
-    """The wanted ids, the paths read, the SHA-256 of their content, the fingerprint of their tokenizer."""
-
-    ids: frozenset[int]
-    sources: tuple[str, ...]
-    sha256: str
-    fingerprint: str | None
-
-
 def write_lists(
     folder: Path, decisions: Sequence[Decision], *, made_from: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write tokens_kept__* and tokens_removed__*.jsonl and summary.json into an empty or new folder.
+    """Write tokens_kept__* and tokens_removed__*.jsonl and summary.json into a folder.
 
     Rows are [token, token_id, count], most counted first. Added tokens are in no list: they always stay, and
     tokenizers that share one fingerprint differ in them. made_from goes into the summary, which is returned:
-    give "fingerprint", thresholds, and the SHA-256 of the counts. Raises UserError if the folder holds
-    anything.
+    give "fingerprint", thresholds, and the SHA-256 of the counts.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty; give a new folder, or remove this one: rm -r {folder}")
     listed = sorted((d for d in decisions if d.reason != ADDED), key=lambda d: (-d.count, d.id))
     rows: dict[tuple[str, str], list[tuple[str, int, int]]] = {
         (category, state): [] for state in ("kept", "removed") for category in CATEGORIES
@@ -175,8 +164,8 @@ def find_bundled(wanted: str, data_dir: Path) -> Path | None:
 
 def read_keep(
     paths: Sequence[Path], *, token_bytes: Mapping[int, bytes], expected_fingerprint: str | None = None
-) -> KeepList:
-    """Return the ids that lists of any of the four kinds name together.
+) -> tuple[set[int], str]:
+    """Return the ids that lists of any of the four kinds name together, and the SHA-256 of the lists.
 
     token_bytes: of every token of the tokenizer that the ids are for. Each row's token is compared with it,
     and a folder's fingerprint with expected_fingerprint, so that a list of another tokenizer is refused.
@@ -185,7 +174,6 @@ def read_keep(
     """
     ids: set[int] = set()
     digest = hashlib.sha256()
-    found: str | None = None
     for path in paths:
         if path.is_dir():
             stated = _stated_fingerprint(path)
@@ -194,7 +182,6 @@ def read_keep(
                     f"{path / 'summary.json'}: made for the tokenizer {stated[:12]}…, this one is "
                     f"{expected_fingerprint[:12]}…; make a list for it with build_vocab.py"
                 )
-            found = found or stated
         for file in _files_of(path):
             digest.update(_read_text(file).encode("utf-8"))
             for where, token_id, row_text in _entries(file):
@@ -210,7 +197,7 @@ def read_keep(
         raise UserError(
             f"{', '.join(map(str, paths)) or 'no path'}: no id to keep; give a list that has some"
         )
-    return KeepList(frozenset(ids), tuple(map(str, paths)), digest.hexdigest(), found)
+    return ids, digest.hexdigest()
 
 
 def _stated_fingerprint(folder: Path) -> str | None:
@@ -288,18 +275,17 @@ def wanted_ids(tokenizer: TokenizerJson, keep_paths: Sequence[Path]) -> tuple[se
     """Return the ids to keep and where they come from: given lists, the bundled list that fits, or the text
     rules.
     """
-    fingerprint = tokenizer_json.fingerprint(tokenizer.vocab, tokenizer.merges)
+    fingerprint = tokenizer.fingerprint()
     paths, how = list(keep_paths), "given"
     if not paths:
         bundled = find_bundled(fingerprint, DATA)
         paths, how = ([bundled], "bundled") if bundled else ([], "rules")
     if paths:
-        kept = read_keep(paths, token_bytes=tokenizer.token_bytes, expected_fingerprint=fingerprint)
+        ids, sha256 = read_keep(paths, token_bytes=tokenizer.token_bytes, expected_fingerprint=fingerprint)
         names = [f"data/{path.name}" if how == "bundled" else str(path) for path in paths]
-        return set(kept.ids), {"how": how, "source": ", ".join(names), "sha256": kept.sha256}
-    added = set(tokenizer.added.values())
-    rows = ((token_id, data, token_id in added) for token_id, data in tokenizer.token_bytes.items())
-    ids = {decision.id for decision in decide(rows, None) if decision.keep}
+        return ids, {"how": how, "source": ", ".join(names), "sha256": sha256}
+    decisions = decide(tokenizer.token_bytes, None, added=set(tokenizer.added.values()))
+    ids = {decision.id for decision in decisions if decision.keep}
     scripts = ", ".join(sorted(DEFAULT_SCRIPTS))
     source = f"the text rules alone (no list fits this tokenizer): scripts {scripts} and emoji"
     return ids, {"how": how, "source": source, "sha256": None}

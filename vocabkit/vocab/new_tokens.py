@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from vocabkit.errors import UserError
 from vocabkit.tokenizer import bpe, spm
 from vocabkit.tokenizer.bpe import unfold
-from vocabkit.tokenizer.encoder import extended
+from vocabkit.tokenizer.encoder import encoded, extended
 from vocabkit.tokenizer.tokenizer_json import UNIGRAM, TokenizerJson, stored_text
 from vocabkit.vocab.plan import NewMerge, NewToken, Plan
 
@@ -43,7 +43,7 @@ def make_tokens(words: Sequence[str], tokenizer: TokenizerJson, encoder: "Tokeni
     one token, that are part of a special token, or that the normalizer changes.
     """
     contents = [f" {word}" for word in words]
-    ids = [found.ids for found in encoder.encode_batch(contents, add_special_tokens=False)]
+    ids = [found.ids for found in encoded(encoder, contents)]
     _refuse(
         [repr(text) for text, found in zip(contents, ids, strict=True) if len(found) == 1],
         f"{{}} already one token of {tokenizer.path}; remove from the words what needs no token",
@@ -207,7 +207,7 @@ def check_syllables(
     replaces = {made: merge.replaces for merge, made in ids.items() if made is not None}
     own = {stored_text(merge.token, tokenizer) for merge in merges}
     texts = list(_syllable_probes(merges, tokenizer))
-    old, new = ([e.ids for e in t.encode_batch(texts, add_special_tokens=False)] for t in (before, after))
+    old, new = ([e.ids for e in encoded(tokenizer, texts)] for tokenizer in (before, after))
     for text, old_ids, new_ids in zip(texts, old, new, strict=True):
         if unfold(new_ids, replaces) != old_ids or (text in own and len(new_ids) > 1):
             raise UserError(
@@ -235,7 +235,7 @@ def check_extended(
     spaces first and spells the word; tokenizer.json and llama.cpp take the word. Both give the text back.
     """
     texts = [probe.replace("{}", token.content) for token in tokens for probe in PROBES]
-    old, new = ([e.ids for e in t.encode_batch(texts, add_special_tokens=False)] for t in (before, after))
+    old, new = ([e.ids for e in encoded(tokenizer, texts)] for tokenizer in (before, after))
     for text, old_ids, new_ids, token in zip(
         texts, old, new, (token for token in tokens for _ in PROBES), strict=True
     ):
@@ -251,7 +251,7 @@ def check_extended(
         if text == token.content and new_ids != [after.token_to_id(text)]:
             raise UserError(f"{path}: {text!r} does not become one token; remove the word")
     texts += [token.content[1:] for token in tokens]
-    new += [e.ids for e in after.encode_batch(texts[len(new) :], add_special_tokens=False)]
+    new += [e.ids for e in encoded(after, texts[len(new) :])]
     _check_alike(path, texts, new, spm_model)
 
 

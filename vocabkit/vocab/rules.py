@@ -1,12 +1,12 @@
-"""Counts and text rules → kept lists; kept lists → the ids that a person wants to keep.
+"""Counts and text rules → which tokens are wanted, and why.
 
-Reads lists: folders of tokens_kept__*.jsonl, .jsonl files of rows [token, token_id, count], .txt and .json
-files of ids. Writes folders of lists with a summary.json. A list says what is wanted; which other tokens BPE
-needs to make those (the closure) is decided later, from the tokenizer.
+Reads and writes nothing. Which other tokens BPE needs to make those (the closure) is decided later, from the
+tokenizer.
 """
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -142,17 +142,19 @@ def _verdict(
 
 
 def decide(
-    tokens: Iterable[tuple[int, bytes, bool]],
+    token_bytes: Mapping[int, bytes],
     counts: Mapping[int, int] | None,
     *,
+    added: AbstractSet[int] = frozenset(),
     scripts: frozenset[str] = DEFAULT_SCRIPTS,
     min_count: int = MIN_COUNT,
     sure_count: int = SURE_COUNT,
 ) -> list[Decision]:
-    """Decide for each (id, bytes, is an added token) whether to keep it; the first rule that fits counts.
+    """Decide for each token whether to keep it; the first rule that fits counts.
 
-    counts None: the text decides alone, every token that is not foreign stays. An id that counts does not
-    hold was never seen. data/README.md lists the rules in words. Raises UserError for an unknown script.
+    token_bytes: id → what the token stands for; added: the ids of added tokens. counts None: the text decides
+    alone, every token that is not foreign stays. An id that counts does not hold was never seen.
+    data/README.md lists the rules in words. Raises UserError for an unknown script.
     """
     unknown = sorted(scripts - script_names())
     if unknown:
@@ -162,9 +164,9 @@ def decide(
         )
     verdict = partial(_verdict, scripts=scripts, min_count=min_count, sure_count=sure_count)
     decisions = []
-    for token_id, token_bytes, added in tokens:
+    for token_id, data in token_bytes.items():
         count = None if counts is None else counts.get(token_id, 0)
-        text = text_for_people(token_bytes)
-        found = (True, ADDED, "others") if added else verdict(token_bytes, text, count=count)
+        text = text_for_people(data)
+        found = (True, ADDED, "others") if token_id in added else verdict(data, text, count=count)
         decisions.append(Decision(token_id, text, count or 0, *found))
     return decisions

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from vocabkit.errors import UserError
 from vocabkit.files import text_lines
 from vocabkit.text.unicode import nfc
+from vocabkit.tokenizer.encoder import encoded
 from vocabkit.vocab.word_list import text_of
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def word_index(sentence: str, word: str) -> int | None:
 
 def one_token(equivalents: Sequence[str], encoder: "Tokenizer") -> list[str]:
     """Return those words that, with a space before them, are one token."""
-    found = encoder.encode_batch([f" {word}" for word in equivalents], add_special_tokens=False)
+    found = encoded(encoder, [f" {word}" for word in equivalents])
     return [word for word, encoding in zip(equivalents, found, strict=True) if len(encoding.ids) == 1]
 
 
