@@ -132,21 +132,9 @@ def script_of_token(text: str) -> str:
 
 
 def after_closure(decisions: Iterable[Decision], closed: AbstractSet[int]) -> list[Token]:
-    """Return every token with its end: those in closed stay, whatever the rules said of them alone.
-
-    In the order of the ids. Raises ValueError where a kept token is not in closed, where closed holds an id
-    without a decision, and where two decisions are about one id.
+    """Return every token with its end, in the order of the ids: those in closed stay, whatever the rules said
+    of them alone.
     """
-    ordered = sorted(decisions, key=lambda decision: decision.id)
-    ids = {decision.id for decision in ordered}
-    if len(ids) < len(ordered):
-        raise ValueError(f"{len(ordered)} decisions for {len(ids)} ids; give one for each token")
-    lost = sorted(d.id for d in ordered if d.keep and d.id not in closed)
-    if lost:
-        raise ValueError(f"token {lost[0]} is kept but not in closed, nor are {len(lost) - 1} others")
-    strange = sorted(closed - ids)
-    if strange:
-        raise ValueError(f"closed holds {strange[0]}, of which there is no decision")
     return [
         Token(
             id=d.id,
@@ -157,7 +145,7 @@ def after_closure(decisions: Iterable[Decision], closed: AbstractSet[int]) -> li
             script=script_of_token(d.text),
             reason=d.reason if d.keep or d.id not in closed else PART_OF_KEPT,
         )
-        for d in ordered
+        for d in sorted(decisions, key=lambda decision: decision.id)
     ]
 
 
@@ -311,8 +299,7 @@ def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     for key, name in (("fingerprint", "Tokenizer fingerprint"), ("counts_sha256", "SHA-256 of the counts")):
         if summary.get(key):
             lines.append((name, f"{str(summary[key])[:12]}…"))
-    made = summary.get("made") or datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z")
-    return [*lines, ("Made", str(made))]
+    return [*lines, ("Made", datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z"))]
 
 
 def json_for_script(value: Any) -> str:
@@ -337,9 +324,8 @@ def write_html_report(
 
     decisions: one for each token, in any order. closed: the ids that stay after closure, all kept ones among
     them; a token that is there for the sake of others only stays with the reason PART_OF_KEPT. summary: as
-    keep.write_lists() returns it; "documents", "target_size" and "made" (a time as text; default: now) are
-    shown where it has them. title: the model or tokenizer; command: what made the lists. Overwrites path.
-    Raises ValueError as after_closure() does.
+    lists.write_lists() returns it. title: the model or tokenizer; command: what made the lists. Overwrites
+    path.
     """
     tokens = after_closure(decisions, closed)
     parts = {
