@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 from vocabkit.errors import run_cli
-from vocabkit.train.options import StageOptions
+from vocabkit.train.options import PACKING, StageOptions
 from vocabkit.train.processes import one_voice
 
 
@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="tokens of a row (default: %(default)s)",
     )
-    add("--packing", choices=("none", "concat", "best_fit", "similar"), default="best_fit",
+    add("--packing", choices=PACKING, default="best_fit",
         help="how texts share a row (default: %(default)s: whole ones, fewest gaps)")  # fmt: skip
     add("--cross_document", action="store_true", help="let texts of one row see each other (similar)")
     add(

@@ -10,6 +10,8 @@ from typing import Any
 
 from vocabkit.errors import UserError
 
+PACKING = ("none", "concat", "best_fit", "similar")  # train/data/packing.py says what they are
+
 
 @dataclass(frozen=True)
 class StageOptions:
@@ -29,7 +31,7 @@ class StageOptions:
     no_clamp_norms: bool
     objective: str  # lm, distill or both
     model_max_length: int  # tokens of a row
-    packing: str
+    packing: str  # one of PACKING
     cross_document: bool
     stage_mix: list[str] | None  # KIND=SHARE; shares() reads it
     text_field: str | None

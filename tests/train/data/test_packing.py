@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM
 
 from vocabkit.errors import UserError
 from vocabkit.train.data import packing
-from vocabkit.train.data.packing import HOW, Collator, fill_rate, pack
+from vocabkit.train.data.packing import Collator, fill_rate, pack
 from vocabkit.train.data.samples import IGNORED
+from vocabkit.train.options import PACKING
 
 
 def documents(*lists: list[int], learned_from: int = 1) -> datasets.Dataset:
@@ -48,7 +49,7 @@ def pieces_of(rows) -> list[tuple[list[int], list[int]]]:
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=25)
 
 
-@pytest.mark.parametrize("how", [*HOW[:-1], pytest.param(HOW[-1], marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", [*PACKING[:-1], pytest.param(PACKING[-1], marks=pytest.mark.slow)])
 @given(lengths=LENGTHS, max_length=st.integers(2, 20), seed=st.integers(0, 3))
 def test_every_label_is_learned_exactly_once_from_the_token_before_it(how, lengths, max_length, seed):
     starts = np.cumsum([0, *lengths])  # every token has an id of its own
@@ -110,7 +111,7 @@ def test_similar_documents_come_into_one_row_each_once():
     assert share["similar"] > 0.8 and share["concat"] == 0
 
 
-@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("how", PACKING)
 def test_many_documents_are_packed_block_by_block(how, monkeypatch):
     monkeypatch.setattr(packing, "BLOCK_TOKENS", 300)
     lists = [list(range(10 * at, 10 * at + 10)) for at in range(2500)]
@@ -131,7 +132,6 @@ def test_rows_without_anything_to_learn_are_left_out():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"how": "best"}, "--packing best: expected none, concat, best_fit, similar"),
         ({"max_length": 1}, "--model_max_length 1: expected at least 2"),
         ({"dataset": documents([1, 2], learned_from=2)}, "no row has a token to learn from"),
     ],
@@ -186,7 +186,7 @@ def test_packed_loss_and_gradient_are_the_sums_of_the_single_ones(checkpoint, fa
     alone.backward()
     gradient = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     collate = Collator(0)
-    for how in HOW:
+    for how in PACKING:
         rows, _ = packed(data, how, 32)
         if how in ("concat", "similar"):  # cut documents begin anew: compare with the pieces, one by one
             expected = sum(

@@ -28,8 +28,6 @@ from vocabkit.corpus.streams import Notes
 from vocabkit.errors import UserError
 from vocabkit.train.data.samples import IGNORED
 
-HOW = ("none", "concat", "best_fit", "similar")
-
 BLOCK_TOKENS = 1 << 24  # packed at a time: rows hold documents of one block; about 1 GB while it is made
 BUFFER = 10_000  # documents among which neighbours are looked for: the search is quadratic
 NEIGHBOURS = 10
@@ -64,8 +62,6 @@ def pack(
     are the pieces' lengths. num_bytes of a document that is cut goes to its pieces by their number of labels.
     Rows without a label are left out. The order of rows is random but for none; seed decides it.
     """
-    if how not in HOW:
-        raise UserError(f"--packing {how}: expected {', '.join(HOW)}")
     if max_length < 2:
         raise UserError(
             f"--model_max_length {max_length}: expected at least 2, a token and the one it predicts"
@@ -74,46 +70,28 @@ def pack(
     import pyarrow as pa
 
     random = np.random.default_rng(seed)
-    rates = Rates()
     tables = []
+    n_documents = n_rows = cuts = 0
     for documents in _blocks(dataset):
         learned = _learned(documents)
         rows = _rows(documents, how=how, max_length=max_length, random=random)
         trained = [row for row in rows if any(learned[end] > learned[start + 1] for start, end in row)]
-        rates.add(documents, trained, left_out=len(rows) - len(trained))
+        n_documents += len(documents.num_bytes)
+        n_rows += len(rows)
+        ends = set(documents.starts.tolist())
+        cuts += sum(end not in ends for row in trained for _, end in row)
         if trained:
             tables.append(_table(documents, trained, learned))
     if not tables:
         raise UserError("no row has a token to learn from; raise --model_max_length, or give other data")
-    if rates.left_out:
-        total = rates.rows + rates.left_out
-        notes(f"{rates.left_out:,} of {total:,} rows hold no token to learn and are left out")
-    notes(
-        f"packing {how}: {rates.documents:,} documents in {rates.rows:,} rows of {max_length:,} tokens, "
-        f"{rates.tokens / (rates.rows * max_length):.1%} full, "
-        f"{rates.cuts / rates.documents:.2f} cuts per document"
-    )
     packed = datasets.Dataset(pa.concat_tables(tables))
+    if n_rows > len(packed):
+        notes(f"{n_rows - len(packed):,} of {n_rows:,} rows hold no token to learn and are left out")
+    notes(
+        f"packing {how}: {n_documents:,} documents in {len(packed):,} rows of {max_length:,} tokens, "
+        f"{fill_rate(packed, max_length):.1%} full, {cuts / n_documents:.2f} cuts per document"
+    )
     return packed if how == "none" else packed.select(random.permutation(len(packed)))
-
-
-@dataclass
-class Rates:
-    """What packing did, counted over all blocks."""
-
-    documents: int = 0
-    rows: int = 0
-    tokens: int = 0
-    cuts: int = 0
-    left_out: int = 0  # rows without a label
-
-    def add(self, documents: Documents, rows: Sequence[Sequence[Piece]], *, left_out: int) -> None:
-        edges = set(documents.starts.tolist())
-        self.documents += len(documents.num_bytes)
-        self.rows += len(rows)
-        self.tokens += sum(end - start for row in rows for start, end in row)
-        self.cuts += sum(end not in edges for row in rows for _, end in row)
-        self.left_out += left_out
 
 
 def _rows(
