@@ -13,7 +13,10 @@ from tiny import ROOT
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 import model_chat
+from vocabkit.chat.backends import Sampling
 from vocabkit.errors import run_cli
+
+GREEDY = Sampling(temperature=0.0)
 
 DEMO = ROOT / "data" / "demo"
 

@@ -4,9 +4,10 @@ import threading
 from dataclasses import replace
 
 import pytest
+from chatting import GREEDY
 
 from vocabkit.chat.avoid import Avoider
-from vocabkit.chat.backends import GREEDY, Sampling
+from vocabkit.chat.backends import Sampling
 from vocabkit.errors import UserError
 
 SHORT = replace(GREEDY, max_new_tokens=12)

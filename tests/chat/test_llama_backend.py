@@ -6,9 +6,8 @@ import sys
 import threading
 
 import pytest
-from chatting import DEMO, INTO_CHINESE, TIME_LINE, chat
+from chatting import DEMO, GREEDY, INTO_CHINESE, TIME_LINE, chat
 
-from vocabkit.chat.backends import GREEDY
 from vocabkit.chat.llama_backend import LlamaBackend, cores
 from vocabkit.errors import UserError
 from vocabkit.text.unicode import first_foreign

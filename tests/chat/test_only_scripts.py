@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from chatting import DEMO, INTO_CHINESE
+from chatting import DEMO, GREEDY, INTO_CHINESE
 
-from vocabkit.chat.backends import GREEDY, Sampling
+from vocabkit.chat.backends import Sampling
 from vocabkit.chat.only_scripts import forbidden_ids, read_scripts, tokenizer_of
 from vocabkit.errors import UserError
 from vocabkit.text.unicode import first_foreign

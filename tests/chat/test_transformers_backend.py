@@ -7,10 +7,10 @@ from dataclasses import replace
 import build
 import pytest
 import torch
-from chatting import rewrite, save_t5
+from chatting import GREEDY, rewrite, save_t5
 
 from vocabkit.chat.avoid import Avoider
-from vocabkit.chat.backends import GREEDY, Sampling
+from vocabkit.chat.backends import Sampling
 from vocabkit.chat.transformers_backend import TransformersBackend
 from vocabkit.errors import UserError
 from vocabkit.models.load import context_length, load_model, load_tokenizer, prompt_ids

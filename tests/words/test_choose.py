@@ -27,7 +27,7 @@ from vocabkit.text.unicode import nfc
 from vocabkit.tokenizer.encoder import QWEN2, extended, load_encoder
 from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
 from vocabkit.vocab.word_list import new_token
-from vocabkit.words.choose import Choice, choose, chosen_rows
+from vocabkit.words.choose import Choice, Wanted, choose, chosen_rows
 from vocabkit.words.count import WordCounter, without_marks, word_rows
 from vocabkit.words.curve import count_tokens
 from vocabkit.words.merges import SplitCounter, Splits, split_pattern
@@ -55,11 +55,11 @@ def test_a_word_and_its_syllable_share_text():
         splits = splits_of(text, *tokens)
         savings = savings_of([" hội gian"], [text], splits._encoder)
         choice = Choice(savings, splits, usable=lambda word: True)
-        assert shown(choose(choice, words=words, syllables=syllables), savings, splits) == expected
+        assert shown(choose(choice, Wanted(words, syllables)), savings, splits) == expected
     text += " gian," * 5  # now the merge saves more, 15, and is first
     splits = splits_of(text, *tokens)
     savings = savings_of([" hội gian"], [text], splits._encoder)
-    picked = choose(Choice(savings, splits, usable=lambda word: True), words=1, syllables=1)
+    picked = choose(Choice(savings, splits, usable=lambda word: True), Wanted(1, 1))
     assert shown(picked, savings, splits) == [(" gian", 15), (" hội gian", 7)]
     assert picked[0][0].freq == 15 and picked[0][0].replaces == list(picked[0][0].pair)
 
@@ -101,7 +101,7 @@ def test_every_pick_saves_most(seed):
             ],
             default=0,
         )
-        ((item, saved),) = choose(choice, words=1, syllables=1, total=1) or [(None, 0)]
+        ((item, saved),) = choose(choice, Wanted(1, 1, 1)) or [(None, 0)]
         assert saved == max(best, 0)
         if item is None:
             return
@@ -133,7 +133,7 @@ def chosen_for(folder: Path, lines: tuple[str, ...], words: int, syllables: int)
     whole.add(lines)
     splits = Splits(whole.take(), tokenizer, encoder, pattern)
     savings = savings_of(contents, list(lines), encoder)
-    return chosen_rows(rows, savings, splits, words=words, syllables=syllables)[0]
+    return chosen_rows(rows, savings, splits, wanted=Wanted(words, syllables))[0]
 
 
 def prediction(folder: Folder, lines: list[str], words: int, syllables: int) -> tuple[int, int]:

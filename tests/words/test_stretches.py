@@ -18,7 +18,7 @@ from vocabkit.text.unicode import nfc
 from vocabkit.tokenizer.encoder import extended, load_encoder
 from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
 from vocabkit.vocab.word_list import new_token
-from vocabkit.words.choose import Choice, choose, chosen_rows
+from vocabkit.words.choose import Choice, Wanted, choose, chosen_rows
 from vocabkit.words.count import WordCounter, without_marks, word_rows
 from vocabkit.words.curve import count_tokens
 from vocabkit.words.stretches import Compatible, Matcher, candidates
@@ -75,8 +75,8 @@ def test_savings_and_greedy_by_hand():
     assert savings.total({0, 1}) == 3 + 5 + 5
     assert savings.total({3}) == 9
     every = Choice(savings, usable=lambda word: True)
-    assert choose(every, words=9) == [(1, 10), (2, 6), (0, 3)], " b c overlaps"
-    assert choose(Choice(savings, usable=lambda word: word == 2), words=1) == [(2, 6)]
+    assert choose(every, Wanted(9)) == [(1, 10), (2, 6), (0, 3)], " b c overlaps"
+    assert choose(Choice(savings, usable=lambda word: word == 2), Wanted(1)) == [(2, 6)]
 
 
 def test_false_hits_are_counted_and_refused():
@@ -86,7 +86,7 @@ def test_false_hits_are_counted_and_refused():
     assert savings.false_hits() == [0.25, 0.0]
     # " con sống" → " con số", "ng": 9 characters become 1 + 2
     assert savings.total({0}) == 3 * (len(" con số") - 1) + 9 - 3
-    chosen, refused = chosen_rows([{"word": "con▁số"}, {"word": "thời▁gian"}], savings, words=5)
+    chosen, refused = chosen_rows([{"word": "con▁số"}, {"word": "thời▁gian"}], savings, wanted=Wanted(5))
     assert [row["word"] for row in chosen] == ["thời▁gian"] and refused == 1
     assert chosen[0]["saved"] == 3 * (len(" thời gian") - 1)
 
@@ -129,7 +129,7 @@ def test_the_list_is_overlap_free_and_saves_what_it_says(qwen, rows, lines):
     contents = candidates(rows, tokenizer)
     training = [line for line in lines if not held_out(line, one_in=HELD_OUT)]
     savings = savings_of(contents, training, load_encoder(qwen))
-    chosen, _ = chosen_rows(rows, savings, words=300)
+    chosen, _ = chosen_rows(rows, savings, wanted=Wanted(300))
     words = [" " + row["word"].replace("▁", " ") for row in chosen]
     assert len(words) == 300 and overlapping(words) == []
     assert overlapping([" trở thành", " thành lập"]), "the check itself"

@@ -16,11 +16,11 @@ Text is compared composed (NFC) and, on request, without case. A phrase is found
 "start". What the prompt says is not the model's and is not looked at.
 """
 
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from vocabkit.errors import UserError
+from vocabkit.text.unicode import nfc
 
 MAX_RETRIES = 1000  # in one answer
 MAX_FORBIDDEN = 50  # tokens at one place: beyond, the token before it is at fault
@@ -89,8 +89,8 @@ class Avoider:
         return start
 
     def _normal(self, text: str) -> str:
-        text = unicodedata.normalize("NFC", text)
-        return unicodedata.normalize("NFC", text.casefold()) if self._ignore_case else text
+        text = nfc(text)
+        return nfc(text.casefold()) if self._ignore_case else text
 
     def _read(self) -> list[str]:
         """The text of the tokens not yet taken, after each of them and before the first: normalized."""

@@ -30,9 +30,6 @@ class Sampling:
     max_new_tokens: int = 512
 
 
-GREEDY = Sampling(temperature=0.0)
-
-
 class Backend(Protocol):
     """A loaded model: messages → prompt ids → ids of an answer → its text.
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from vocabkit.chat.avoid import Avoider
 from vocabkit.chat.backends import Backend, Sampling
 from vocabkit.errors import UserError
+from vocabkit.text.unicode import nfc
 from vocabkit.tokenizer.chat_template import Message
 
 HELP = "/reset forgets the conversation, /quit or Ctrl-D leaves, Ctrl-C stops an answer, /help shows this"
@@ -140,7 +141,7 @@ def clean(text: str) -> str:
     >>> clean("Vie\\u0323\\u0302t") == "Vi\\u1ec7t"
     True
     """
-    return unicodedata.normalize("NFC", text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+    return nfc(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
 def questions(screen: Screen, prompts: Sequence[str] | None) -> Iterator[str]:

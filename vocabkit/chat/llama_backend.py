@@ -45,8 +45,8 @@ def cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
 class LlamaBackend(Backend):
     """A loaded GGUF. path: as it was given; context: tokens it can attend to here."""
 
-    def __init__(self, path: str, *, context: int = MAX_CONTEXT, threads: int | None = None) -> None:
-        """Load a file; context: tokens at most; threads: None for one a core."""
+    def __init__(self, path: str, *, threads: int | None = None) -> None:
+        """Load a file; threads: None for one a core."""
         try:
             import llama_cpp
         except ImportError:
@@ -61,7 +61,7 @@ class LlamaBackend(Backend):
         threads = threads or cores()
         try:
             self.llama = llama_cpp.Llama(
-                path, n_ctx=context, type_k=F16, type_v=F16, verbose=False,
+                path, n_ctx=MAX_CONTEXT, type_k=F16, type_v=F16, verbose=False,
                 n_threads=threads, n_threads_batch=threads,
             )  # fmt: skip
         except ValueError as error:

@@ -51,7 +51,7 @@ from vocabkit.outputs import new_file
 from vocabkit.tokenizer import bpe
 from vocabkit.verify.check import print_checks
 from vocabkit.vocab.lists import read_keep, wanted_ids
-from vocabkit.vocab.plan import FOREIGN, PADDING, Plan, make_plan
+from vocabkit.vocab.plan import FOREIGN, PADDING, Plan, make_plan, suppressed_ids
 
 
 def trim_gguf(
@@ -204,11 +204,9 @@ def new_fields(source: GgufModel, plan: Plan) -> dict[str, Field]:
                 "trim it; this file cannot be trimmed"
             )
         fields[key] = field
-    suppressed = {at for ids in plan.suppressed.values() for at in ids}
-    if SUPPRESS in fields:
-        suppressed |= set(fields[SUPPRESS].value())
-    if suppressed:
-        fields[SUPPRESS] = array(sorted(suppressed), items=INT32)
+    before = fields[SUPPRESS].value() if SUPPRESS in fields else []
+    if suppressed := suppressed_ids({**plan.suppressed, "before": before}):
+        fields[SUPPRESS] = array(suppressed, items=INT32)
     fields[NEW_TO_OLD] = array(plan.new_to_old, items=INT32)
     fields[TRIMMED_FROM] = string(source.path.name)
     return fields

@@ -96,22 +96,21 @@ class Choice:
         """Make the best word a token."""
         savings = self._savings
         for at in savings.where[word]:
-            before = savings.used(at, self._chosen) if self._splits else []
-            after = savings.used(at, self._chosen, word)
-            self._current[at] = sum(savings.saved[text] for text in after)
-            self._move(before, -savings.counts[at])
-            self._move(after if self._splits else [], savings.counts[at])
+            if self._splits is not None:
+                self._move(self._splits, savings.used(at, self._chosen), -savings.counts[at])
+                self._move(self._splits, savings.used(at, self._chosen, word), savings.counts[at])
+            self._current[at] = savings.of_stretch(at, self._chosen, word)
         self._chosen.add(word)
         self._compatible.add(savings.contents[word])
         heapq.heappop(self._queue)
 
-    def _move(self, texts: Sequence[int], count: int) -> None:
+    def _move(self, splits: Splits, texts: Sequence[int], count: int) -> None:
         """Take texts out of what merges see, count times each."""
         for text in texts:
             taken, left = self._parts[text]
             for parts, by in ((taken, -count), (left, count)):
                 for part in parts:
-                    self._splits.add(part, by)  # type: ignore[union-attr]
+                    splits.add(part, by)
 
     def best_merge(self) -> tuple[int, Pair] | None:
         """Return (tokens it saves, pair) of the best merge, None if none saves anything."""
@@ -131,12 +130,22 @@ class Choice:
         return made
 
 
-def choose(
-    choice: Choice, *, words: int, syllables: int = 0, total: int | None = None
-) -> list[tuple[int | Merged, int]]:
-    """Pick up to so many words, merges, and both together: [(word or merge, tokens it saves)], in order."""
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be chosen: so many words and syllables at most, and so many of both together."""
+
+    words: int
+    syllables: int = 0
+    total: int | None = None
+    phrases: bool = False
+    min_freq: int = 5
+
+
+def choose(choice: Choice, wanted: Wanted) -> list[tuple[int | Merged, int]]:
+    """Pick words and merges, as many as are wanted at most: [(word or merge, tokens it saves)], in order."""
     picked: list[tuple[int | Merged, int]] = []
-    while total is None or len(picked) < total:
+    words, syllables = wanted.words, wanted.syllables
+    while wanted.total is None or len(picked) < wanted.total:
         word = choice.best_word() if words else None
         merge = choice.best_merge() if syllables else None
         if word and (not merge or word[0] >= merge[0]):
@@ -152,20 +161,14 @@ def choose(
 
 
 def chosen_rows(
-    rows: Sequence[Mapping[str, Any]],
-    savings: Savings,
-    splits: Splits | None = None,
-    *,
-    words: int,
-    syllables: int = 0,
-    total: int | None = None,
+    rows: Sequence[Mapping[str, Any]], savings: Savings, splits: Splits | None = None, *, wanted: Wanted
 ) -> tuple[list[dict[str, Any]], int]:
     """Return the rows of what is picked, in that order, and how many words false hits refused."""
     false = savings.false_hits()
     by_content = {content_of(row): row for row in rows}
     choice = Choice(savings, splits, usable=lambda word: false[word] <= MAX_FALSE_HITS)
     chosen: list[dict[str, Any]] = []
-    for item, saved in choose(choice, words=words, syllables=syllables, total=total):
+    for item, saved in choose(choice, wanted):
         if isinstance(item, Merged):
             assert splits is not None
             chosen.append(_syllable_row(splits, item, saved))
@@ -182,17 +185,6 @@ def _syllable_row(splits: Splits, merged: Merged, saved: int) -> dict[str, Any]:
         "freq": merged.freq,
         "saved": saved,
     }
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is to be chosen: so many words and syllables at most, and so many of both together."""
-
-    words: int
-    syllables: int = 0
-    total: int | None = None
-    phrases: bool = False
-    min_freq: int = 5
 
 
 @dataclass(frozen=True)
@@ -240,7 +232,5 @@ def choose_tokens(
         pattern = split_pattern(tokenizer, encoder)
         counted = count_splits(model, sources, pattern, progress_file=works[2], **options)
         splits = Splits(counted.vector, tokenizer, encoder, pattern)
-    chosen, refused = chosen_rows(
-        rows, savings, splits, words=wanted.words, syllables=wanted.syllables, total=wanted.total
-    )
+    chosen, refused = chosen_rows(rows, savings, splits, wanted=wanted)
     return Chosen(chosen, impact, len(rows), refused, works)

@@ -60,9 +60,10 @@ def one_token(equivalents: Sequence[str], encoder: "Tokenizer") -> list[str]:
 
 def with_one_token(row: Mapping[str, Any], encoder: "Tokenizer | None") -> dict[str, Any]:
     """Return a row with "en_one_token" made new, its keys in order; without it if there is no encoder."""
-    found = {} if encoder is None else {"en_one_token": one_token(row["en"], encoder)}
-    whole = {**row, **found}
-    return {key: whole[key] for key in KEYS if key in found or key != "en_one_token"}
+    if encoder is None:
+        return {key: row[key] for key in KEYS if key != "en_one_token"}
+    whole = {**row, "en_one_token": one_token(row["en"], encoder)}
+    return {key: whole[key] for key in KEYS}
 
 
 class RowChecker:
@@ -78,10 +79,6 @@ class RowChecker:
         self._words: dict[str, str] = {}  # word → the row it has, for people
         self._sentences: dict[str, str] = {}  # in lower case → the row it stands in
 
-    def problems(self, row: Any) -> list[str]:
-        """Return what is wrong with a row beside those added before, a sentence each."""
-        return list(self._problems(row))
-
     def add(self, row: Any, where: str) -> None:
         """Remember a row, well-formed or not: no later one may have its word or its sentences."""
         word = row.get("word") if isinstance(row, dict) else None
@@ -90,7 +87,8 @@ class RowChecker:
             for sentence in row.get("examples") if isinstance(row.get("examples"), list) else []:
                 self._sentences.setdefault(str(sentence).lower(), where)
 
-    def _problems(self, row: Any) -> Iterator[str]:
+    def problems(self, row: Any) -> Iterator[str]:
+        """Yield what is wrong with a row beside those added before, a sentence each."""
         if not isinstance(row, dict):
             yield f"is a {type(row).__name__}, expected an object"
             return

@@ -137,7 +137,7 @@ class Writer:
     def take(self, row: Any) -> list[str]:
         """Add a row, or return what is wrong with it."""
         with self._lock:  # between the look and the adding no other thread may add the same sentence
-            problems = self._checker.problems(row)
+            problems = list(self._checker.problems(row))
             if not problems:
                 self._checker.add(row, f"that of {row['word']}")
         return problems
