@@ -55,9 +55,7 @@ class Field:
     items: int | None = None
 
     def value(self) -> Any:
-        """Decode: a number, a string, or a list of them. Strings that are not UTF-8 keep their bytes as
-        surrogates.
-        """
+        """Decode: a number, a string, or a list of them. What is not UTF-8 keeps its bytes as surrogates."""
         if self.items is not None:
             count = struct.unpack_from("<Q", self.data, 4)[0]
             if self.items == STRING:
@@ -232,9 +230,7 @@ def read_gguf(path: Path) -> GgufFile:
 
 
 def split_files(path: Path) -> list[Path]:
-    """Return all files of a model: the one given, or every part of a split one; UserError if one is
-    missing.
-    """
+    """Return all files of a model: one, or every part of a split one; UserError if one is missing."""
     match = SPLIT.fullmatch(path.name)
     if not match:
         return [path]

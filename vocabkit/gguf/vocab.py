@@ -178,9 +178,7 @@ def _add(vocab: GgufVocab, entry: Mapping[str, Any], tokenizer: TokenizerJson) -
 
 
 def _special_ids(vocab: GgufVocab, folder: Path, tokenizer: TokenizerJson) -> None:
-    """Fill vocab.ids: from tokenizer_config.json, which names tokens, then config.json and
-    generation_config.json, which name ids.
-    """
+    """Fill vocab.ids: from tokenizer_config.json, which names tokens, then the configs, which name ids."""
     named = read_json_object(folder / "tokenizer_config.json", missing_ok=True)
     config = read_json_object(folder / "config.json", missing_ok=True)
     settings = [
@@ -207,8 +205,6 @@ def _special_ids(vocab: GgufVocab, folder: Path, tokenizer: TokenizerJson) -> No
 
 
 def _suppressed(folder: Path, tokens: int) -> list[int]:
-    """Ids that generation_config.json keeps from being generated, without padding rows, which have no token
-    here.
-    """
+    """Ids that generation_config.json suppresses, without padding rows, which have no token here."""
     listed = read_json_object(folder / "generation_config.json", missing_ok=True).get("suppress_tokens") or []
     return [token_id for token_id in listed if token_id < tokens]

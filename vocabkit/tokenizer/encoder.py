@@ -16,16 +16,13 @@ from vocabkit.tokenizer.tokenizer_json import BYTE_LEVEL_BPE, TokenizerJson
 if TYPE_CHECKING:
     import tokenizers
 
-Spell = Callable[[bytes], list[int]]
 
-
-def speller(tokenizer: TokenizerJson) -> Spell:
+def speller(tokenizer: TokenizerJson) -> Callable[[bytes], list[int]]:
     """Return the function bytes → ids of the tokenizer's model alone: no normalizer, no cutting, no added
     tokens.
 
     Of tokenizers that hold text, bytes that are no whole characters give no ids.
     """
-
     model: Any = load_encoder(tokenizer.path.parent).model
 
     def spell(token_bytes: bytes) -> list[int]:

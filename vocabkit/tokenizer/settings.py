@@ -107,9 +107,7 @@ def renumber(settings: Any, old_to_new: Mapping[int, int], *, path: Path) -> Any
 
 
 def vocab_size_of(config: Mapping[str, Any], *, path: Path) -> int:
-    """Return the number of rows that config.json promises, of the model or of its text part; UserError if
-    none.
-    """
+    """Return the rows that config.json promises, of the model or of its text part; UserError if none."""
     for part in (config, config.get("text_config"), config.get("llm_config"), config.get("language_config")):
         if isinstance(part, Mapping) and isinstance(part.get("vocab_size"), int):
             return part["vocab_size"]
@@ -158,9 +156,7 @@ def read_settings(path: Path, tokenizer: TokenizerJson) -> Any:
 
 
 def required_ids(folder: Path, tokenizer: TokenizerJson, spm_models: Mapping[str, Any]) -> set[int]:
-    """Return the ids that must stay because a file other than tokenizer.json names them; UserError if one is
-    no token.
-    """
+    """Return the ids that a file other than tokenizer.json names; UserError if one is no token."""
     required: set[int] = set()
     for path in settings_files(folder):
         for token_id, where in collect_ids(read_settings(path, tokenizer)).items():

@@ -223,9 +223,7 @@ def leaves(component: Mapping[str, Any] | None) -> list[Any]:
 
 
 def read_tokenizer_json(folder: Path) -> TokenizerJson:
-    """Read and check FOLDER/tokenizer.json; UserError for a missing or broken file or a kind that is not
-    supported.
-    """
+    """Read and check FOLDER/tokenizer.json; UserError if it is missing, broken or of an unsupported kind."""
     path = folder / "tokenizer.json"
     if not folder.is_dir():
         raise UserError(

@@ -272,9 +272,7 @@ def _compare(where: str, row_text: str, *, token_id: int, token_bytes: bytes) ->
 
 
 def wanted_ids(tokenizer: TokenizerJson, keep_paths: Sequence[Path]) -> tuple[set[int], dict[str, Any]]:
-    """Return the ids to keep and where they come from: given lists, the bundled list that fits, or the text
-    rules.
-    """
+    """Return the ids to keep and where they come from: lists given, the bundled list that fits, or rules."""
     fingerprint = tokenizer.fingerprint()
     paths, how = list(keep_paths), "given"
     if not paths:

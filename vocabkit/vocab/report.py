@@ -76,9 +76,7 @@ class Token:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """The `size` most counted tokens cover this share of all counts; the last of them is counted `count`
-    times.
-    """
+    """The `size` most counted tokens cover this share of all counts; the last is counted `count` times."""
 
     size: int
     share: float
@@ -132,9 +130,7 @@ def script_of_token(text: str) -> str:
 
 
 def after_closure(decisions: Iterable[Decision], closed: AbstractSet[int]) -> list[Token]:
-    """Return every token with its end, in the order of the ids: those in closed stay, whatever the rules said
-    of them alone.
-    """
+    """Return every token with its end, by id: those in closed stay, whatever the rules said of them."""
     return [
         Token(
             id=d.id,

@@ -171,9 +171,7 @@ class Segmenter:
         return found
 
     def _cut(self, chunk: str) -> tuple[list[int], list[int], bool]:
-        """Syllables of a chunk without spaces, the codes of what stands before each, and whether the last one
-        ends it.
-        """
+        """Syllables of a chunk without spaces, codes of what stands before each, whether the last ends it."""
         numbers, before, end = [], [], 0
         chunk, found = self._pyvi.sylabelize(chunk)
         for syllable in found:

@@ -263,7 +263,7 @@ def _batch(placed: list[tuple[str, Sample]], tokenizer: Any, *, max_length: int,
     texts = [sample.text for _, sample in placed if not sample.messages]
     encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
     of_texts = iter(encoded)
-    rows: list[tuple[list[int], list[int], int, int]] = []
+    rows = []
     for place, sample in placed:
         if not sample.messages:
             body = [*next(of_texts), end]
@@ -277,11 +277,10 @@ def _batch(placed: list[tuple[str, Sample]], tokenizer: Any, *, max_length: int,
             if len(ids) > max_length:
                 report.too_long += 1
                 continue
-        rows.append((ids, labels, size, KINDS.index(sample.kind)))
+        kind = KINDS.index(sample.kind)
+        rows.append({"input_ids": ids, "labels": labels, "num_bytes": size, "kind": kind})
     report.rows += len(rows)
-    columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * len(_schema())
-    arrays = [pa.array(column, kind) for column, kind in zip(columns, _schema().types, strict=True)]
-    return pa.record_batch(arrays, schema=_schema())
+    return pa.RecordBatch.from_pylist(rows, schema=_schema())
 
 
 def _add_bad(report: Report, line: str) -> None:
@@ -371,9 +370,7 @@ def hold_out(rows: Any, share: float, *, seed: int = 0) -> tuple[Any, Any]:
 
 
 def print_sample(rows: Any, tokenizer: Any, *, file: IO[str] = sys.stdout) -> None:
-    """Print the first row: what is learned in green, what is only read in grey; ⟦ ⟧ where there is no
-    terminal.
-    """
+    """Print the first row, what is learned in green, the rest in grey; in ⟦ ⟧ where there is no terminal."""
     colours = file.isatty()
     learned_or_not = groupby(
         zip(rows[0]["input_ids"], rows[0]["labels"], strict=True), key=lambda pair: pair[1] != IGNORED
