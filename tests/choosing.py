@@ -44,6 +44,11 @@ def words_of(text: str) -> Counter[str]:
     return counter.take()
 
 
+def saved_by(words: set[int], savings: Savings) -> int:
+    """Tokens saved by these words together."""
+    return sum(savings.of_stretch(at, words) * count for at, count in enumerate(savings.counts))
+
+
 def savings_of(contents: list[str], texts: list[str], encoder) -> Savings:
     counter = StretchCounter(contents)
     counter.add(texts)

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from choosing import savings_of
+from choosing import saved_by, savings_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,9 +71,9 @@ def test_savings_and_greedy_by_hand():
     """ " a b" is 4 characters: each saves 3. " a b c" saves 5; beside " a b" only 2 more where both stand."""
     contents = [" a b", " a b c", " d e", " b c"]
     savings = savings_of(contents, ["x a b. x a b c! x a b c d e x d e, x b c"], OneTokenAByte())
-    assert savings.total({0}) == 9 and savings.total({1}) == 10 and savings.total({2}) == 6
-    assert savings.total({0, 1}) == 3 + 5 + 5
-    assert savings.total({3}) == 9
+    assert saved_by({0}, savings) == 9 and saved_by({1}, savings) == 10 and saved_by({2}, savings) == 6
+    assert saved_by({0, 1}, savings) == 3 + 5 + 5
+    assert saved_by({3}, savings) == 9
     every = Choice(savings, usable=lambda word: True)
     assert choose(every, Wanted(9)) == [(1, 10), (2, 6), (0, 3)], " b c overlaps"
     assert choose(Choice(savings, usable=lambda word: word == 2), Wanted(1)) == [(2, 6)]
@@ -85,7 +85,7 @@ def test_false_hits_are_counted_and_refused():
     savings = savings_of(contents, texts, OneTokenAByte())
     assert savings.false_hits() == [0.25, 0.0]
     # " con sống" → " con số", "ng": 9 characters become 1 + 2
-    assert savings.total({0}) == 3 * (len(" con số") - 1) + 9 - 3
+    assert saved_by({0}, savings) == 3 * (len(" con số") - 1) + 9 - 3
     chosen, refused = chosen_rows([{"word": "con▁số"}, {"word": "thời▁gian"}], savings, wanted=Wanted(5))
     assert [row["word"] for row in chosen] == ["thời▁gian"] and refused == 1
     assert chosen[0]["saved"] == 3 * (len(" thời gian") - 1)
@@ -137,7 +137,7 @@ def test_the_list_is_overlap_free_and_saves_what_it_says(qwen, rows, lines):
     assert saved == sorted(saved, reverse=True)
     for texts in (training, [line for line in lines if held_out(line, one_in=HELD_OUT)]):
         counts = Counter(texts)
-        predicted = savings_of(words, texts, load_encoder(qwen)).total(set(range(len(words))))
+        predicted = saved_by(set(range(len(words))), savings_of(words, texts, load_encoder(qwen)))
         real = count_tokens(load_encoder(qwen), counts) - count_tokens(extended(tokenizer, words), counts)
         assert predicted == real > 0
     assert predicted < sum(saved)
@@ -160,7 +160,7 @@ def test_any_list_saves_what_it_says(seed, qwen, lines, rows):
     text = "".join(draw.choice(pieces) + draw.choice([" ", "", ""]) for _ in range(60))
     with_them = extended(_tokenizer(qwen), words)
     real = len(encoder.encode(text).ids) - len(with_them.encode(text).ids)
-    assert savings_of(words, [text], encoder).total(set(range(len(words)))) == real
+    assert saved_by(set(range(len(words))), savings_of(words, [text], encoder)) == real
 
 
 _CACHE: dict = {}

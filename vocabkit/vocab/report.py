@@ -51,9 +51,9 @@ class ModelFamily:
     shapes: tuple[ModelShape, ...]
 
 
-def read_family(path: Path = DATA / "model_sizes.json") -> ModelFamily:
+def read_family() -> ModelFamily:
     """Read the sizes of a family of models (data/README.md says where they come from)."""
-    data = read_versioned(path, format="vocabkit/model-sizes", version=1)
+    data = read_versioned(DATA / "model_sizes.json", format="vocabkit/model-sizes", version=1)
     tokens = range(data["tokens"]["least"], data["tokens"]["most"] + 1)
     return ModelFamily(data["family"], tokens, tuple(ModelShape(**model) for model in data["models"]))
 

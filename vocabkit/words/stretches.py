@@ -196,10 +196,6 @@ class Savings:
         """Tokens saved in one occurrence of a stretch by these words, and one more."""
         return sum(self.saved[text] for text in self.used(at, chosen, more))
 
-    def total(self, chosen: set[int]) -> int:
-        """Tokens saved by these words together."""
-        return sum(self.of_stretch(at, chosen) * count for at, count in enumerate(self.counts))
-
 
 class Compatible:
     """Words that do not overlap: no ending of one, from a space on, begins another.

@@ -13,6 +13,7 @@ at places that differ.
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,11 +200,11 @@ def check_explanations(
     return findings
 
 
+@dataclass(frozen=True)
 class Unreadable:
     """Stands for a line that is no JSON."""
 
-    def __init__(self, problem: str) -> None:
-        self.problem = problem
+    problem: str
 
 
 def read_explanations(path: Path) -> list[Any]:
