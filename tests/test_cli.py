@@ -139,13 +139,16 @@ def test_results_go_to_stdout_and_a_log_gets_no_progress_bar(model, tmp_path):
 def test_verify_edit(model, trimmed, tmp_path, capsys):
     argv = ["-b", str(model), "-t", "verify_edit", "-m"]
     assert model_edit.main([*argv, str(trimmed)]) == 0
-    assert "every check holds" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "every check holds" in printed
+    for rung in ("1 files", "2 tokenizer", "3 rows", "4 logits", "5 cost"):
+        assert f"ok     {rung}" in printed
     broken = Path(shutil.copytree(trimmed, tmp_path / "broken"))
     tensors = load_file(broken / "model.safetensors")
     tensors["model.embed_tokens.weight"][7] += 1
     save_file(tensors, broken / "model.safetensors")
     assert model_edit.main([*argv, str(broken)]) == 1
-    assert "FAILED" in capsys.readouterr().out
+    assert "FAILED 3 rows" in capsys.readouterr().out
 
 
 def test_view_and_compare(model, trimmed, capsys):
