@@ -6,8 +6,10 @@ HYPOTHESIS_PROFILE=thorough runs the property tests with many more examples.
 import functools
 import os
 import random
+import runpy
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs real files by the fixtures that it asks for."""
     for item in items:
-        if {"assets", "real", "documents", "home_texts", "real_trimmed"} & set(
+        if {"assets", "real", "envizh", "documents", "home_texts", "real_trimmed"} & set(
             getattr(item, "fixturenames", ())
         ):
             item.add_marker("assets")
@@ -84,6 +86,17 @@ def real(assets, tmp_path_factory) -> Callable[[str], Folder]:
         return open_folder(target)
 
     return open_real
+
+
+@pytest.fixture(scope="session")
+def envizh(assets, tmp_path_factory) -> Path:
+    """The real envizh-lm with all rows of Qwen2.5's vocabulary; nobody may change it."""
+    folder = tmp_path_factory.mktemp("envizh") / "base"
+    script = assets / "models" / "envizh-lm" / "expand.py"
+    with pytest.MonkeyPatch.context() as patch:  # in this process: torch takes long to import
+        patch.setattr(sys, "argv", [str(script), str(folder)])
+        runpy.run_path(str(script))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +26,6 @@ from vocabkit.edit.trim import trim_vocab
 from vocabkit.errors import UserError
 from vocabkit.files import read_json, write_json
 from vocabkit.tokenizer.bpe import text_for_people
-from vocabkit.tokenizer.encoder import load_encoder
 from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
 from vocabkit.verify.check import Check
 from vocabkit.verify.edited import open_edited
@@ -445,36 +442,6 @@ def greedy(folder: Path, text: str, count: int) -> str:
         prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=count
     )
     return tokenizer.decode(ids[0, prompt.shape[1] :])
-
-
-@pytest.fixture(scope="session")
-def envizh(assets, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("envizh") / "model"
-    script = assets / "models" / "envizh-lm" / "expand.py"
-    subprocess.run([sys.executable, str(script), str(folder)], check=True, capture_output=True)
-    return folder
-
-
-@pytest.mark.assets
-def test_real_qwen_vocabulary_with_the_bundled_list(assets, envizh, tmp_path):
-    trim_vocab(envizh, tmp_path / "out")
-    edit = read_json(tmp_path / "out" / "vocab_edit.json")
-    assert edit["keep"]["how"] == "bundled"
-    assert edit["base_vocab_size"] == 151_936 and edit["n_tokens"] < 110_000
-    assert read_json(tmp_path / "out" / "verify_report.json")["passed"]
-    old_encoder, new_encoder = (load_encoder(folder) for folder in (envizh, tmp_path / "out"))
-    covered = 0
-    lines = [
-        line
-        for name in ("vi/ud_vi_vtb-ud.txt", "en/ud_en_ewt-ud.txt")
-        for line in (assets / "corpora" / name).read_text(encoding="utf-8").splitlines()[:1000]
-    ]
-    old_to_new = {old: new for new, old in enumerate(edit["new_to_old"])}
-    for old, new in zip(old_encoder.encode_batch(lines), new_encoder.encode_batch(lines), strict=True):
-        if old_to_new.keys() >= set(old.ids):
-            covered += 1
-            assert new.ids == [old_to_new[i] for i in old.ids]
-    assert covered > 0.9 * len(lines)
 
 
 def as_unigram(source: Path, target: Path) -> None:

@@ -3,8 +3,6 @@
 import contextlib
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import build
@@ -216,12 +214,9 @@ def test_every_type_of_numbers_runs(tmp_path, small, outtype):
 
 @pytest.mark.assets
 @pytest.mark.parametrize("name", ["stories260K", "envizh-lm"])
-def test_real_models(assets, tmp_path, documents, name):
-    folder = assets / "models" / name
-    if name == "envizh-lm":
-        expand = [sys.executable, str(folder / "expand.py"), str(tmp_path / "base")]
-        subprocess.run(expand, check=True, capture_output=True)
-        folder = tmp_path / "base"
+def test_real_models(request, assets, tmp_path, documents, name):
+    is_whole = name == "stories260K"
+    folder = assets / "models" / name if is_whole else request.getfixturevalue("envizh")
     export_gguf(folder, tmp_path / "x.gguf", outtype="f32")
     texts = [nfc(text) for text in documents]
     encoder, model = load_encoder(folder), open_llama(tmp_path / "x.gguf")
