@@ -1,7 +1,7 @@
 """finetune_qwen.py in two processes (gloo, CPU): the weights of one process with twice the batch, one voice.
 
-Starting Python is slow, so that two forks of this process run all jobs; torchrun itself then goes on with the
-job that was killed there.
+Starting Python is slow, so that two forks of this process run all jobs; torchrun's launcher, told to fork,
+then goes on with the job that was killed there.
 """
 
 import hashlib
@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +20,8 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState, DistributedType, PartialState
-from tiny import ROOT
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from training import TEXTS, WORDS, extend, stage, tensors
 from transformers import TrainingArguments
 
@@ -236,6 +236,14 @@ def test_all_end_after_the_same_step_and_go_on_to_the_same_weights(folder, found
     assert whole == again
 
 
+def resume(argv: list[str]) -> None:
+    """What torchrun has each of its two processes do."""
+    os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK
+    torch.set_num_threads(1)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    finetune_qwen.main(argv)
+
+
 def test_a_killed_run_goes_on(folder):
     assert "killed" not in read_json(folder / "rank1.json")
     part = folder / "two_killed.part"
@@ -243,12 +251,15 @@ def test_a_killed_run_goes_on(folder):
     argv = [*argv_of("killed", folder, out="two"), "--per_device_train_batch_size", "2"]
     with pytest.raises(UserError, match="holds another run, its flags differs"):
         finetune_qwen.main(argv)  # one process: the steps would be others
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": LOOPBACK}
-    run = subprocess.run(
-        [*launch, "finetune_qwen.py", *argv], env=environment, capture_output=True, text=True, cwd=ROOT
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
-    assert run.stdout.count(f"going on from {part / 'checkpoint-2'}") == 1
+    logs = folder / "torchrun"
+    elastic_launch(
+        LaunchConfig(
+            min_nodes=1, max_nodes=1, nproc_per_node=2, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+            start_method="fork", logs_specs=DefaultLogsSpecs(str(logs), redirects=Std.ALL),
+        ),
+        resume,
+    )(argv)  # fmt: skip
+    first, second = (path.read_text(encoding="utf-8") for path in sorted(logs.rglob("stdout.log")))
+    assert (first + second).count(f"going on from {part / 'checkpoint-2'}") == 1
     whole = sha256_file(folder / "two_all" / "model.safetensors")
     assert sha256_file(folder / "two_killed" / "model.safetensors") == whole

@@ -2,25 +2,28 @@
 and what is promised is what the real tokenizers save.
 """
 
+import contextlib
 import functools
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from choosing import hand_made, savings_of, splits_of, splitter, words_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import ROOT, Folder
+from tiny import Folder
 from tokenizers import Tokenizer, models
 
 import build_vi_words
+from vocabkit.corpus import counting, files
 from vocabkit.corpus.lines import HELD_OUT, held_out
 from vocabkit.errors import UserError
 from vocabkit.text.unicode import nfc
@@ -204,57 +207,52 @@ def test_unigram_has_no_merges_to_continue(tiny, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
 
 
-RUN = """
-import functools, sys, time
-import build_vi_words
-from vocabkit.corpus import counting, files
+@contextlib.contextmanager
+def saved_often() -> Iterator[None]:
+    """Count blocks of a file one by one, save after each few, and take long for that: time for a kill."""
+    save, count = counting.save_progress, counting.count
 
-if __name__ == "__main__":
-    files.DOCUMENT_BYTES = 4000  # several blocks a file, saved again and again
-    save = counting.save_progress
-    def slowly(*args):
+    def slowly(*args: Any) -> None:
         save(*args)
         time.sleep(0.1)
-    counting.save_progress = slowly
-    counting.count = functools.partial(counting.count, save_every=12_000)
-    sys.exit(build_vi_words.main(sys.argv[1:]))
-"""
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "DOCUMENT_BYTES", 4000)
+        patch.setattr(counting, "save_progress", slowly)
+        patch.setattr(counting, "count", functools.partial(count, save_every=12_000))
+        yield
+
+
+def run_apart(argv: list[str]) -> None:
+    """What a fork of this process does: a run in a session of its own, which can be killed as one."""
+    os.setsid()
+    with saved_often():
+        build_vi_words.main(argv)
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_list(tiny, tmp_path):
+def test_a_killed_run_goes_on_to_the_same_list(tiny, tmp_path, capsys):
     """SIGKILL while each of the three countings is under way; the same command ends with the same bytes."""
     corpus, out, whole = write_corpus(tmp_path / "corpus"), tmp_path / "list", tmp_path / "whole"
-    (tmp_path / "run.py").write_text(RUN, encoding="utf-8")
-    options = [
-        "-m",
-        str(tiny("qwen").path),
-        str(corpus),
-        "--choose",
-        "4",
-        "--syllables",
-        "6",
-        "--workers",
-        "1",
-    ]
-    command = [sys.executable, str(tmp_path / "run.py"), *options, "-o", str(out)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    options = ["-m", str(tiny("qwen").path), str(corpus), "--choose", "4", "--syllables", "6"]
+    argv = [*options, "--workers", "1", "-o"]
     for step in ("words", "stretches", "splits"):
-        process = subprocess.Popen(
-            command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        process = multiprocessing.get_context("fork").Process(target=run_apart, args=([*argv, str(out)],))
+        process.start()
         progress = tmp_path / f"list.{step}.progress.json"
         deadline = time.monotonic() + 120
-        while not progress.exists() and process.poll() is None and time.monotonic() < deadline:
+        while not progress.exists() and process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.join()
         positions = json.loads(progress.read_text(encoding="utf-8"))["progress"]["positions"]
         assert any(positions) and positions != [None] * 3, "killed too late to prove anything"
         assert not out.exists()
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert again.stderr.count("going on from") == 3
-    assert build_vi_words.main([*options, "-o", str(whole)]) == 0
+    capsys.readouterr()
+    with saved_often():
+        assert build_vi_words.main([*argv, str(out)]) == 0
+    assert capsys.readouterr().err.count("going on from") == 3
+    assert build_vi_words.main([*argv, str(whole)]) == 0
     assert out.read_bytes() == whole.read_bytes()
     assert not list(tmp_path.glob("*.progress.json"))
 
