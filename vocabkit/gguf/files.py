@@ -7,7 +7,9 @@ what changes is decoded: other fields and tensors pass as the bytes they are, an
 are blocks of their own, so they move without being unpacked.
 """
 
+import contextlib
 import math
+import mmap
 import os
 import re
 import struct
@@ -28,6 +30,7 @@ MAGIC, VERSIONS = b"GGUF", (2, 3)
 NUMBERS = "BbHhIif?"
 
 STRING, ARRAY = 8, 9
+LENGTH = struct.Struct("<Q")  # of a string, before its bytes
 WIDE = {10: "Q", 11: "q", 12: "d"}
 
 UINT32, INT32, FLOAT32, BOOL = 4, 5, 6, 7
@@ -150,16 +153,20 @@ def _strings(data: bytes, at: int, count: int) -> Iterator[str]:
 class _Header:
     """Reads the header of a file; UserError where it ends early."""
 
-    def __init__(self, path: Path, file: IO[bytes], total: int) -> None:
-        self.path, self._file, self._total = path, file, total
+    def __init__(self, path: Path, data: mmap.mmap | bytes) -> None:
+        self.path, self._data, self.at = path, data, 0
 
     def take(self, size: int) -> bytes:
-        if size > self._total - self._file.tell():
+        self._skip(size)
+        return self._data[self.at - size : self.at]
+
+    def _skip(self, size: int) -> None:
+        if size > len(self._data) - self.at:
             raise UserError(
-                f"{self.path} has {self._total:,} bytes, its header needs {size:,} more at byte "
-                f"{self._file.tell():,}: truncated; download the file again"
+                f"{self.path} has {len(self._data):,} bytes, its header needs {size:,} more at byte "
+                f"{self.at:,}: truncated; download the file again"
             )
-        return self._file.read(size)
+        self.at += size
 
     def unpack(self, code: str) -> Any:
         return struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))[0]
@@ -168,21 +175,24 @@ class _Header:
         return self.take(self.unpack("Q")).decode("utf-8")
 
     def field(self) -> Field:
-        kind = self.unpack("I")
+        kind, start = self.unpack("I"), self.at
+        items = None
         if kind == STRING:
-            head = self.take(8)
-            return Field(kind, head + self.take(struct.unpack("<Q", head)[0]))
-        if kind != ARRAY:
-            return Field(kind, self.take(struct.calcsize("<" + _code(kind))))
-        head = self.take(12)
-        items, count = struct.unpack("<IQ", head)
-        if items != STRING:
-            return Field(kind, head + self.take(count * _dtype(items).itemsize), items)
-        parts = [head]
+            self._skip_strings(1)
+        elif kind != ARRAY:
+            self._skip(struct.calcsize("<" + _code(kind)))
+        else:
+            items, count = struct.unpack("<IQ", self.take(12))
+            if items == STRING:
+                self._skip_strings(count)
+            else:
+                self._skip(count * _dtype(items).itemsize)
+        return Field(kind, self._data[start : self.at], items)
+
+    def _skip_strings(self, count: int) -> None:
         for _ in range(count):
-            parts.append(self.take(8))
-            parts.append(self.take(struct.unpack("<Q", parts[-1])[0]))
-        return Field(kind, b"".join(parts), items)
+            self._skip(8)
+            self._skip(LENGTH.unpack_from(self._data, self.at - 8)[0])
 
 
 def read_gguf(path: Path) -> GgufFile:
@@ -191,8 +201,8 @@ def read_gguf(path: Path) -> GgufFile:
     if not path.is_file():
         raise UserError(f"{path} is missing; give a GGUF file, or the first of a split one")
     total = path.stat().st_size
-    with path.open("rb") as file:
-        header = _Header(path, file, total)
+    with path.open("rb") as file, _mapped(file, total) as mapped:
+        header = _Header(path, mapped)
         magic, version = header.take(4), header.unpack("I")
         if magic != MAGIC or version not in VERSIONS:
             raise UserError(
@@ -208,7 +218,7 @@ def read_gguf(path: Path) -> GgufFile:
                 name, dims = header.name(), header.unpack("I")
                 shape = tuple(header.unpack("Q") for _ in range(dims))
                 found.append((name, shape, header.unpack("I"), header.unpack("Q")))
-            data = -(-file.tell() // alignment) * alignment
+            data = -(-header.at // alignment) * alignment
             tensors = {}
             for name, shape, kind, offset in found:
                 block, size = sizes[kind]
@@ -227,6 +237,13 @@ def read_gguf(path: Path) -> GgufFile:
                 "truncated; download the file again"
             )
     return GgufFile(path, version, fields, tensors, alignment)
+
+
+def _mapped(file: IO[bytes], size: int) -> contextlib.AbstractContextManager[mmap.mmap | bytes]:
+    """Return the bytes of a file, read where they are looked at; nothing can be mapped of an empty one."""
+    if not size:
+        return contextlib.nullcontext(b"")
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def split_files(path: Path) -> list[Path]:
