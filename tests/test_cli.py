@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from types import ModuleType
 
-import build
 import pytest
 from safetensors.torch import load_file, save_file
 from tiny import ROOT
@@ -32,13 +31,13 @@ HEAVY = ("torch", "transformers", "numpy", "tokenizers", "tqdm", "regex")
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory) -> Path:
-    return build.make_checkpoint(tmp_path_factory.mktemp("cli") / "model")
+def model(checkpoint) -> Path:
+    return checkpoint()
 
 
 @pytest.fixture(scope="session")
-def trimmed(model) -> Path:
-    out = model.parent / "trimmed"
+def trimmed(model, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "trimmed"
     assert model_edit.main(["-m", str(model), "-t", "trimm_vocab", "-o", str(out)]) == 0
     return out
 

@@ -8,7 +8,6 @@ import sys
 import types
 from types import ModuleType
 
-import build
 import pytest
 import torch
 from tiny import ROOT
@@ -85,9 +84,9 @@ def test_a_run_that_fails_says_why(benchmark):
 
 
 @pytest.mark.parametrize("plain", [[], ["--plain"]])
-def test_steps_of_a_stage(benchmark, tmp_path, capsys, plain):
+def test_steps_of_a_stage(benchmark, checkpoint, capsys, plain):
     """By finetune_qwen.py's own pieces: weights, gradients and both states are there at least."""
-    folder = build.make_checkpoint(tmp_path / "tiny", "qwen2")
+    folder = checkpoint()
     here = [str(folder), "--here", "full, AdamW", "--tokens", "32", *plain]
     assert benchmark["memory_measured"].main(here) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])

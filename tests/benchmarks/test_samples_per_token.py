@@ -27,8 +27,8 @@ spec.loader.exec_module(bench)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return build.make_checkpoint(tmp_path_factory.mktemp("bench") / "model", "llama", tied=False)
+def folder(checkpoint):
+    return checkpoint("llama", tied=False)
 
 
 @pytest.fixture

@@ -190,8 +190,8 @@ def test_a_dictionary_is_read_before_any_work(folders, tmp_path, monkeypatch):
             run(folders, "--inits", "english", "--dictionary", str(tmp_path / file))
 
 
-def test_a_base_of_another_model(folders, tmp_path):
-    other = build.make_checkpoint(tmp_path / "other", "qwen2", tied=False, dtype="float32")
+def test_a_base_of_another_model(folders, checkpoint):
+    other = checkpoint(tied=False)
     with pytest.raises(UserError, match="-b must be the checkpoint that the model was trimmed out of"):
         run(folders, base=str(other))
 
@@ -239,8 +239,8 @@ def test_in_words():
 
 
 @pytest.mark.parametrize(("family", "tied"), [("gemma2", True), ("llama", True)])
-def test_other_families_and_models_that_were_not_trimmed(folders, tmp_path, family, tied):
-    model = build.make_checkpoint(tmp_path / "model", family, tied=tied)
+def test_other_families_and_models_that_were_not_trimmed(folders, checkpoint, tmp_path, family, tied):
+    model = checkpoint(family, tied=tied)
     argv = ["-b", str(model), "-m", str(model), "-t", "compare_inits", "--inits", "zeros", "first_last"]
     argv += ["--texts", str(folders / "texts.txt"), "--words", str(folders / "words.txt")]
     printed = io.StringIO()

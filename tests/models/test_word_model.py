@@ -77,8 +77,8 @@ def test_encoder_decoder_models_are_refused(tmp_path):
         load_word_model(make(tmp_path, "t5"), Rows(np.ones((1, build.D), np.float32)), first_new=9)
 
 
-def test_a_bias_of_the_head_can_be_exchanged(tmp_path):
-    folder = build.make_checkpoint(tmp_path / "model", "gpt_neox", tied=False)
+def test_a_bias_of_the_head_can_be_exchanged(checkpoint):
+    folder = checkpoint("gpt_neox", tied=False)
     nothing = np.zeros((2, build.D), np.float32)
     n_old = max(read_tokenizer_json(folder).tokens) + 1
     model = load_word_model(folder, Rows(nothing, nothing, np.zeros(2, "f4")), first_new=n_old)

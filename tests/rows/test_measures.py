@@ -225,11 +225,11 @@ def test_filling_a_gap_equals_whole_sentences_by_plain_transformers(setting):
         assert found[name]["fill_both"].value == pytest.approx(np.mean(both))
 
 
-def test_exact_rows_change_nothing(tmp_path):
+def test_exact_rows_change_nothing(checkpoint):
     """A word of one old token: with its input row all that follows is the same; and with an output row whose
     logit takes the token's probability the word is as likely as the token was.
     """
-    folder = build.make_checkpoint(tmp_path / "model", "llama", tied=False)
+    folder = checkpoint("llama", tied=False)
     gap = Gap(0, (10, 20, 30), (40,), (50, 60, 70))
     nothing = np.zeros((1, build.D), np.float32)
     model = load(folder, nothing, nothing)

@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import build
 import datasets
 import numpy as np
 import pytest
@@ -76,8 +75,8 @@ def flash_attention(monkeypatch) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return build.make_checkpoint(tmp_path_factory.mktemp("attention") / "qwen2", "qwen2")
+def folder(checkpoint) -> Path:
+    return checkpoint()
 
 
 def rows_of(how: str) -> list[dict[str, Any]]:

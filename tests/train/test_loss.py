@@ -20,16 +20,15 @@ LABELS = IDS.masked_fill(torch.arange(20) < 5, -100)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(checkpoint, tmp_path_factory):
     """family, tied → a new copy of a tiny model each time."""
-    folders = {}
 
     def load(family: str, tied: bool, **changes):
-        key = (family, tied, *changes.items())
-        if key not in folders:
-            folder = tmp_path_factory.mktemp("model") / family
-            folders[key] = build.make_checkpoint(folder, family, tied=tied, **changes)
-        return AutoModelForCausalLM.from_pretrained(folders[key], dtype="float32")
+        folder = checkpoint(family, tied=tied)
+        if changes:
+            place = tmp_path_factory.mktemp("model") / family
+            folder = build.make_checkpoint(place, family, tied=tied, **changes)
+        return AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
 
     return load
 

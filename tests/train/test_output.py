@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import build
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -75,11 +74,9 @@ def test_stages_are_recorded_one_after_the_other(extended, data, tmp_path):
     assert "# 2\n" in card and "given Vietnamese words" in card and "`vocab_edit.json` ghi" in card
 
 
-def test_a_model_that_was_never_edited(data, tmp_path):
-    base = build.make_checkpoint(tmp_path / "plain", "qwen2")
-    out = finetune(
-        base, data, tmp_path / "out", "--train_rows", "none", "--finetune_layers", "0", "--max_steps", "1"
-    )
+def test_a_model_that_was_never_edited(checkpoint, data, tmp_path):
+    flags = ["--train_rows", "none", "--finetune_layers", "0", "--max_steps", "1"]
+    out = finetune(checkpoint(), data, tmp_path / "out", *flags)
     assert read_json(out / "training.json")["training"][0]["finetune_layers"] == "0"
     assert not (out / "vocab_edit.json").exists()
     assert "| 1 | none | 0 | lm | 1 | " in (out / "README.md").read_text(encoding="utf-8")

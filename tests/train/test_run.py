@@ -9,7 +9,6 @@ import signal
 import types
 from typing import Any
 
-import build
 import pytest
 import torch
 from tiny import SENTENCES
@@ -105,10 +104,9 @@ def test_interrupting_saves_and_the_same_command_goes_on(extended, data, tmp_pat
     assert sha256_file(whole / "model.safetensors") == sha256_file(out / "model.safetensors")
 
 
-def test_what_cannot_be_trained(extended, data, tmp_path):
+def test_what_cannot_be_trained(checkpoint, extended, data, tmp_path):
     source, out = extended("qwen2", tied=True), tmp_path / "out"
-    plain = build.make_checkpoint(tmp_path / "plain", "qwen2")
-    refuse("has no new rows to train: extend it first", plain, data, out)
+    refuse("has no new rows to train: extend it first", checkpoint(), data, out)
     refuse(
         "'0 7': 7 is no layer of this model, which has 0 to 1", source, data, out, "--finetune_layers", "0 7"
     )
@@ -127,8 +125,7 @@ def test_what_cannot_be_trained(extended, data, tmp_path):
     adapter.mkdir()
     write_json(adapter / "adapter_config.json", {"base_model_name_or_path": "Qwen/Qwen2.5-7B"})
     refuse("is an adapter of Qwen/Qwen2.5-7B, no model", adapter, data, out)
-    t5 = build.make_checkpoint(tmp_path / "t5", "t5")
-    refuse("is an encoder-decoder model", t5, data, out, "--train_rows", "all")
+    refuse("is an encoder-decoder model", checkpoint("t5"), data, out, "--train_rows", "all")
 
 
 def test_an_output_that_is_there_or_of_another_run(extended, data, tmp_path):

@@ -2,13 +2,10 @@
 that.
 """
 
-import functools
-
 import datasets
 import numpy as np
 import pytest
 import torch
-from build import make_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
@@ -143,15 +140,6 @@ def test_bad_arguments(changes, reason):
 
 
 # Exactness: a packed row is as good as its documents alone
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    @functools.cache
-    def make(family: str):
-        return make_checkpoint(tmp_path_factory.mktemp("packing") / family, family)
-
-    return make
 
 
 def model_of(folder, attention: str = "sdpa"):
