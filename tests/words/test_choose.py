@@ -224,7 +224,7 @@ def saved_often() -> Iterator[None]:
 
 
 def run_apart(argv: list[str]) -> None:
-    """What a fork of this process does: a run in a session of its own, which can be killed as one."""
+    """What a fork of this process does: a run that can be killed together with its own workers."""
     os.setsid()
     with saved_often():
         build_vi_words.main(argv)
