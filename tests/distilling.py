@@ -14,6 +14,8 @@ from vocabkit.files import read_json
 from vocabkit.models.word_model import Rows
 from vocabkit.rows.contexts import Context, find_contexts
 from vocabkit.rows.distill import distill
+from vocabkit.rows.elsewhere import OtherTexts, find_other_texts
+from vocabkit.rows.leak import Guarded
 from vocabkit.rows.lessons import Settings
 from vocabkit.tokenizer.encoder import extended as extended_encoder
 from vocabkit.tokenizer.encoder import load_encoder
@@ -68,9 +70,15 @@ def contexts_of(source: Path, texts: Path, **more: Any) -> list[Context]:
     return find_contexts(find_sources([str(texts)]), CONTENTS, *encoders, per_word=6, **more)
 
 
+def other_texts_of(source: Path) -> OtherTexts:
+    tokenizer = read_tokenizer_json(source)
+    encoders = load_encoder(source), extended_encoder(tokenizer, CONTENTS)
+    return find_other_texts(source, *encoders, first_new=len(tokenizer.tokens))
+
+
 def learn(
     source: Path, folder: Path, *, dtype: str | None = None, **settings: Any
-) -> tuple[Rows, dict[str, Any]]:
+) -> tuple[Rows, dict[str, Any], Guarded]:
     """Distil the rows of ids 20 to 23, in place of the words' own, without extending a folder."""
     tensors = read_checkpoint(source).tensors
     old = rows_as_float32(tensors["model.embed_tokens.weight"], range(300))
@@ -78,6 +86,7 @@ def learn(
     return distill(
         source,
         contexts_of(source, write_texts(folder)[1]),
+        other_texts_of(source),
         Rows(old[20:24]),
         stats=[row_stats([old])],
         first_new=tokens,

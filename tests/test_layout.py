@@ -43,7 +43,8 @@ FOREIGN = {
 TORCH = {"torch", "transformers", "safetensors"}
 # Packages and files that run a model import torch, transformers and safetensors.torch at their top …
 RUN_A_MODEL = ("models/", "train/", "checkpoint/meta_model.py", "verify/logits.py", "rows/distill.py")
-RUN_A_MODEL += ("rows/lessons.py", "rows/measures.py", "chat/transformers_backend.py")
+RUN_A_MODEL += ("rows/lessons.py", "rows/measures.py", "rows/leak.py", "verify/other_text.py")
+RUN_A_MODEL += ("chat/transformers_backend.py",)
 # … but these of theirs do so inside functions only, beside one that reads torch's own files.
 INSIDE_FUNCTIONS = ("train/data/", "train/memory.py", "train/processes.py", "checkpoint/torch_bin.py")
 

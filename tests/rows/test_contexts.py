@@ -4,13 +4,14 @@ blocks.
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from vocabkit.corpus.files import find_sources
 from vocabkit.corpus.lines import held_out
 from vocabkit.corpus.records import text_of_row
-from vocabkit.rows.contexts import TEST_ONE_IN, Context, align, counts_of, find_contexts
+from vocabkit.rows.contexts import TEST_ONE_IN, Context, align, byte_ends, counts_of, find_contexts
 from vocabkit.tokenizer.encoder import extended
 
 CONTENTS = [" hôm nay", " thanh điệu", " Tiếng Việt"]
@@ -69,8 +70,12 @@ def test_both_encodings_have_read_the_same_text_at_every_aligned_place(encoders,
 
 
 def test_tokens_that_share_a_character_end_inside_it():
-    bytes_of_one = [(0, 1), (0, 1), (0, 1), (1, 3)]
-    assert align([(0, 1), (0, 1), (1, 3)], bytes_of_one) == (None, None, 1, 2)
+    # 🙂 is F0 9F 99 82: the old tokens cut it behind the second byte, the new ones behind the third too
+    old = SimpleNamespace(tokens=["ðŁ", "ĻĤ", "ab"], offsets=[(0, 1), (0, 1), (1, 3)])
+    new = SimpleNamespace(tokens=["ðŁ", "Ļ", "Ĥ", "ab"], offsets=[(0, 1), (0, 1), (0, 1), (1, 3)])
+    assert align("🙂ab", old, new) == (0, None, 1, 2)
+    pieces = ["<0xF0>", "<0x9F>", "<0x99>", "<0x82>", "ab"]  # as SentencePiece names them
+    assert byte_ends("🙂ab", pieces, [*[(0, 1)] * 4, (1, 3)]) == [1, 2, 3, 4, 6]
     context = Context(0, "🙂ab", (1, 2, 3), (4, 5, 6, 7), (None, None, 1, 2), (3,), 3)
     assert context.old_span(3) == (2, 3)
     with pytest.raises(ValueError, match="position 2 of '🙂ab' is not a cut"):

@@ -11,7 +11,7 @@ from vocabkit.rows.lessons import Teacher
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen2", "gemma2"])
-@pytest.mark.parametrize("term", ["input", "output", "mass"])
+@pytest.mark.parametrize("term", ["input", "output", "mass", "other"])
 def test_each_term_alone_can_be_learned(family, term, tmp_path, monkeypatch):
     losses = Teacher.losses
 
@@ -19,7 +19,7 @@ def test_each_term_alone_can_be_learned(family, term, tmp_path, monkeypatch):
         return {name: value * (name == term) for name, value in losses(self, at).items()}
 
     monkeypatch.setattr(Teacher, "losses", only)
-    _, facts = learn(make(tmp_path, family), tmp_path, epochs=8, batch=4)
+    _, facts, _ = learn(make(tmp_path, family), tmp_path, epochs=8, batch=4)
     assert facts["loss_after"][term] < 0.85 * facts["loss_before"][term] > 0
     assert facts["steps"] == 8 * 5
 
@@ -28,15 +28,15 @@ def test_the_teacher_reads_each_context_once_unless_memory_is_short(tmp_path, mo
     qwen2 = make(tmp_path, "qwen2")
     read, reads = WordModel.read, []
 
-    def counted(self, sequences, places, *, words=True):
-        reads.append(0 if words else len(sequences))
-        return read(self, sequences, places, words=words)
+    def counted(self, sequences, places, *, words=True, past=None, **more):
+        reads.append(0 if words or past is None else len(sequences))
+        return read(self, sequences, places, words=words, past=past, **more)
 
     monkeypatch.setattr(WordModel, "read", counted)
-    (rows, *_), _ = learn(qwen2, tmp_path, epochs=2, batch=5)
+    (rows, *_), *_ = learn(qwen2, tmp_path, epochs=2, batch=5)
     assert sum(reads) == 18
     reads.clear()
     monkeypatch.setattr(lessons, "CACHE_BYTES", 0)
-    (again, *_), _ = learn(qwen2, tmp_path, epochs=2, batch=5)
+    (again, *_), *_ = learn(qwen2, tmp_path, epochs=2, batch=5)
     assert sum(reads) == 18 * (1 + 2 + 1)  # before, in two epochs, after
     assert np.array_equal(rows, again)

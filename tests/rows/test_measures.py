@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from vocabkit.models.word_model import Rows, WordModel, load_word_model
 from vocabkit.rows import measures
 from vocabkit.rows.contexts import Context
+from vocabkit.rows.elsewhere import OtherText
 from vocabkit.rows.measures import (
     FILL_RIGHT,
     Gap,
@@ -155,7 +156,8 @@ def load(folder, inner, outer=None) -> WordModel:
 
 def run(model, sets, gaps, **more):
     lines = more.pop("lines", [Line(7, [5, 6], [model.first_new])])
-    return measure_inits(model, sets, base=BASE, gaps=gaps, lines=lines, **more)
+    other = {"English": [OtherText([5, 6, 7], [0, 1, 2], 9)]}
+    return measure_inits(model, sets, base=BASE, gaps=gaps, lines=lines, other=other, **more)
 
 
 def test_input_and_output_measures_equal_those_of_plain_transformers(setting):

@@ -42,7 +42,7 @@ def test_it_is_what_the_written_file_gives(tiny, kind, merged, tmp_path):
     first = len(tokenizer.tokens)
     assert ids == list(range(first, first + len(ids)))
     # and without the words, as it was before they came
-    before = read_tokenizer_json(tmp_path).without_added(first + len(merges))
+    before = read_tokenizer_json(tmp_path).before(first + len(merges))
     assert content_of(extended(before)) == content_of(extended(tokenizer, merges=merges))
     assert content_of(extended(before, WORDS)) == content_of(written)
 

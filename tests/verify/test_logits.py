@@ -14,7 +14,9 @@ from vocabkit.verify.logits import MAX_LENGTH, check_model, cut_pieces, sample
 def test_finds_a_broken_layer(request, kind):
     source, out = request.getfixturevalue(kind)
     texts = ["Xin chào các bạn!", "The weather."]
-    assert [check.findings for check in check_model(open_edited(source, out), texts)] == [[], []]
+    assert [check.findings for check in check_model(open_edited(source, out), texts)] == [[]] * (
+        3 if open_edited(source, out).added else 2
+    )
     break_layer(out)
     found = [finding for check in check_model(open_edited(source, out), texts) for finding in check.findings]
     assert any("max |Δ logit|" in finding for finding in found), found
@@ -25,7 +27,7 @@ def test_the_cost_of_new_words_is_that_of_the_edited_model(made_extended):
     source, out = made_extended
     edited = open_edited(source, out)
     text = "Xin chào, hôm nay trời đẹp."
-    _, cost = check_model(edited, [text])
+    _, cost, *_ = check_model(edited, [text])
     (piece,) = cut_pieces(edited, [text])
     assert edited.record.new_ids[0] in piece.new_ids and not piece.covered
     model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
@@ -37,7 +39,7 @@ def test_the_cost_of_new_words_is_that_of_the_edited_model(made_extended):
 
 
 def test_text_with_new_tokens_only_has_a_cost_but_no_logits(made_extended):
-    logits, cost = check_model(open_edited(*made_extended), ["Xin chào, hôm nay"])
+    logits, cost, _ = check_model(open_edited(*made_extended), ["Xin chào, hôm nay"])
     assert len(logits.findings) == 1 and "no text is covered" in logits.findings[0] and not cost.findings
     assert cost.numbers["bits_per_byte"] > 0 and cost.numbers["covered_bits_per_byte"] is None
     assert cost.numbers["tokens_per_char"] < cost.numbers["tokens_per_char_base"] < 1

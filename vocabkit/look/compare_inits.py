@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,6 +38,9 @@ from vocabkit.rows.names import INITS
 from vocabkit.tokenizer.encoder import extended, load_encoder
 from vocabkit.vocab.new_tokens import make_tokens
 from vocabkit.vocab.word_list import DICTIONARY, WORDS, read_dictionary, read_words
+
+if TYPE_CHECKING:
+    from vocabkit.rows.elsewhere import OtherText
 
 OPTIONS = (
     "texts",
@@ -123,12 +126,16 @@ def compare_inits(
     reader = load_word_model(model, next(iter(sets.values())), first_new=first_new, dtype=dtype)
     lines = [Line(*line) for line in _lines(sources[1], kept, corpora)]
     gaps = [gap_of(context) for context in contexts]
-    results = measure_inits(reader, sets, base=BASE, gaps=gaps, lines=lines, seed=seed)
+    other = _other_texts(sources[1], kept, corpora)
+    results = measure_inits(reader, sets, base=BASE, gaps=gaps, lines=lines, other=other, seed=seed)
 
     print(f"{model}: {describe(reader.model)}, {'tied' if tensors.tied else 'untied'} embeddings")
     print(f"{len(kept):,} of {len(listed):,} words of {file} stand in the texts, {len(gaps):,} contexts")
     print()
     print(table(results))
+    print()
+    print("where no new word belongs:")
+    print(table(results, other=True))
     print()
     print(in_words(results))
     for init, reason in left_out.items():
@@ -198,6 +205,19 @@ def _lines(
         if max(len(old), len(new)) < MAX_IDS:
             found.append((len(line.encode("utf-8")), old, new))
     return found
+
+
+def _other_texts(
+    model: Folder, words: Sequence[str], corpora: Sequence[corpus_files.Source]
+) -> "dict[str, list[OtherText]]":
+    """Return the texts that hold none of the words, of the part that is measured on."""
+    from vocabkit.rows.elsewhere import find_other_texts
+
+    old_encoder = load_encoder(model.path)
+    contents = [token.content for token in make_tokens(words, model.tokenizer, old_encoder)]
+    new_encoder = extended(model.tokenizer, contents)
+    first_new = len(model.tokenizer.tokens)
+    return find_other_texts(model.path, old_encoder, new_encoder, first_new=first_new, corpora=corpora).test
 
 
 def _rows(

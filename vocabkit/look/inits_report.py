@@ -18,6 +18,7 @@ class Measure:
     """A column: title, decimals, how its best value is found, and the words that explain it.
 
     best: "lowest", "highest" or "nearest 0". is_log: estimated as a logarithm, shown as its exponential.
+    other: of text in which the new words do not belong: a table of its own.
     """
 
     title: str
@@ -25,6 +26,11 @@ class Measure:
     best: str
     meaning: str
     is_log: bool = False
+    other: bool = False
+
+
+def _other(title: str, decimals: int, meaning: str) -> Measure:
+    return Measure(title, decimals, "lowest", meaning, other=True)
 
 
 MEASURES = {
@@ -40,6 +46,13 @@ MEASURES = {
     "fill_left": Measure("fill left", 2, "highest", "share of gaps where the text before finds the word"),
     "fill_both": Measure("fill both", 2, "highest", "the same by the text before and after the gap"),
     "bits_change": Measure("Δ bits/byte", 4, "lowest", "bits per byte of held-out text, edited − base"),
+    "english_share": _other("English share", 4, "mean share of probability that new tokens take"),
+    "english_share_p99": _other("p99", 4, "its 99th percentile over places"),
+    "english_bits_per_byte": _other("Δ bits/byte", 4, "bits per byte that English costs more"),
+    "vietnamese_share": _other("Vietnamese share", 4, "the same in Vietnamese, where no new word stands"),
+    "vietnamese_share_p99": _other("p99", 4, "its 99th percentile over places"),
+    "vietnamese_bits_per_byte": _other("Δ bits/byte", 4, "bits per byte that this Vietnamese costs more"),
+    "chat_prompts_changed": _other("answers changed", 2, "chat prompts whose answer begins otherwise"),
 }  # fmt: skip
 
 
@@ -66,9 +79,13 @@ def best_inits(results: Results, name: str) -> set[str]:
     return {init for init, value in ordered.items() if value == min(ordered.values())}
 
 
-def table(results: Results) -> str:
-    """Return the lines of a table: inits × measures, "value ±standard error", * at the best of a column."""
-    names = [name for name in MEASURES if any(name in found for found in results.values())]
+def table(results: Results, *, other: bool = False) -> str:
+    """Return the lines of a table: inits × measures, "value ±standard error", * at the best of a column.
+
+    other: the measures of text in which no new word belongs, instead of all the rest.
+    """
+    names = [name for name, measure in MEASURES.items() if measure.other == other]
+    names = [name for name in names if any(name in found for found in results.values())]
     columns = [["", *results]]
     for name in names:
         measure, best = MEASURES[name], best_inits(results, name)

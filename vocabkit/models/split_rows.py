@@ -47,9 +47,13 @@ class SplitEmbedding(_Split):
 
 
 class SplitHead(_Split):
-    """An output head some of whose rows are a parameter; bias: of these rows, where the head has one."""
+    """An output head some of whose rows are a parameter; bias: of these rows, where the head has one.
+
+    only_new: whether the logits of these rows are all that is asked for.
+    """
 
     bias_rows: torch.Tensor | None
+    only_new = False
 
     def __init__(
         self, module: nn.Module, rows: nn.Parameter, first: int, bias: torch.Tensor | None = None
@@ -57,13 +61,19 @@ class SplitHead(_Split):
         super().__init__(module, rows, first)
         self.register_buffer("bias_rows", bias, persistent=False)
 
+    def new_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return (…, n) logits of the new rows."""
+        return F.linear(hidden, self.rows.to(self.weight.dtype), self.bias_rows)
+
     def real_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return (…, first + n) logits: without padding, the new rows are the last."""
         weight, bias = self.weight, getattr(self.module, "bias", None)
         old = F.linear(hidden, weight[: self.first], None if bias is None else bias[: self.first])
-        return torch.cat([old, F.linear(hidden, self.rows.to(weight.dtype), self.bias_rows)], -1)
+        return torch.cat([old, self.new_logits(hidden)], -1)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self.only_new:
+            return self.new_logits(hidden)
         end, bias = self.first + len(self.rows), getattr(self.module, "bias", None)
         padding = F.linear(hidden, self.weight[end:], None if bias is None else bias[end:])
         return torch.cat([self.real_logits(hidden), padding], -1)

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
+from transformers import DynamicCache
 
 from vocabkit.checkpoint.folder import start_token
 from vocabkit.checkpoint.vocab_tensors import VocabTensors
@@ -99,20 +100,29 @@ class WordModel:
             bias.copy_(torch.from_numpy(new.bias))
 
     def read(
-        self, sequences: Sequence[Sequence[int]], places: Sequence[Sequence[int]], *, words: bool = True
+        self,
+        sequences: Sequence[Sequence[int]],
+        places: Sequence[Sequence[int]],
+        *,
+        words: bool = True,
+        start: bool = True,
+        past: "Past | None" = None,
     ) -> States:
         """Read id sequences after a start token; return the states at places and the logits after them.
 
         places: for each sequence numbers of ids read so far, 0 (only the start token) to its length. words:
         whether new ids may occur and compete in the logits; False is the model as it is in its folder.
+        start: False for sequences that have a beginning of their own, as chat templates write it; their
+        first place is 1. past: what comes before the sequences, which then have no start token either.
         """
-        length = 1 + max(map(len, sequences))
+        first = [self.start] if start and past is None else []
+        length = len(first) + max(map(len, sequences))
         ids = torch.full((len(sequences), length), self.start)
         mask = torch.zeros_like(ids)
         for row, sequence in enumerate(sequences):
-            ids[row, 1 : 1 + len(sequence)] = torch.tensor(sequence, dtype=ids.dtype)
-            mask[row, : 1 + len(sequence)] = 1
-        pairs = [(row, place) for row, several in enumerate(places) for place in several]
+            ids[row, : len(first) + len(sequence)] = torch.tensor([*first, *sequence], dtype=ids.dtype)
+            mask[row, : len(first) + len(sequence)] = 1
+        pairs = [(row, place - 1 + len(first)) for row, several in enumerate(places) for place in several]
         at = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).to(self.model.device)
         hidden: list[torch.Tensor] = []
 
@@ -120,8 +130,32 @@ class WordModel:
             hidden.append(states[0][at[:, 0], at[:, 1]])
             return hidden[0][None]
 
-        logits = self._logits(ids, choose, words=words, mask=mask if self.masked else None)
+        more = past.before(mask) if past else {"attention_mask": mask if self.masked else None}
+        logits = self._logits(ids, choose, words=words, **more)
         return States(hidden[0], logits)
+
+    @torch.no_grad()
+    def remember(self, sequences: Sequence[Sequence[int]]) -> "Past":
+        """Read id sequences of old tokens, which may be empty, without a start token, for read() to go on."""
+        length = max(1, *map(len, sequences))
+        ids = torch.full((len(sequences), length), self.start)
+        mask = torch.zeros_like(ids)
+        for row, sequence in enumerate(sequences):  # to the right: what follows comes right behind them
+            ids[row, length - len(sequence) :] = torch.tensor(sequence, dtype=ids.dtype)
+            mask[row, length - len(sequence) :] = 1
+        caches: list[Any] = []
+        self._logits(
+            ids,
+            lambda _, states: states[0][:1, :1],
+            words=False,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            caches=caches,
+        )
+        cache = caches[0]
+        if hasattr(cache, "layers"):
+            return Past([(layer.keys, layer.values) for layer in cache.layers], mask)
+        return Past(list(zip(cache.key_cache, cache.value_cache, strict=True)), mask)
 
     def logits(self, hidden: torch.Tensor, *, words: bool = True) -> torch.Tensor:
         """Return the logits after states that were read before: (N, H) → (N, tokens).
@@ -131,22 +165,81 @@ class WordModel:
         """
         return self._logits(torch.tensor([[self.start]]), lambda *_: hidden[None], words=words)
 
+    def new_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the new tokens alone after states that were read before: (N, H) → (N, W)."""
+        head = self.model.get_output_embeddings()
+        head.only_new = True
+        try:
+            return self.logits(hidden.to(self.model.device))
+        finally:
+            head.only_new = False
+
     def _logits(
-        self, ids: torch.Tensor, choose: _Choose, *, words: bool, mask: torch.Tensor | None = None
+        self,
+        ids: torch.Tensor,
+        choose: _Choose,
+        *,
+        words: bool,
+        caches: list[Any] | None = None,
+        **inputs: Any,
     ) -> torch.Tensor:
-        """Return the logits of a reading whose head reads what choose() makes of its states."""
+        """Return the logits of a reading whose head reads what choose() makes of its states.
+
+        inputs: what the model takes beside the ids. caches: the keys and values of the reading are put here.
+        """
         head = self.model.get_output_embeddings()
         hook = head.register_forward_pre_hook(choose)
+        given = {k: v.to(self.model.device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+        use_cache = caches is not None or "past_key_values" in inputs
+        training = self.model.training
+        if use_cache:
+            self.model.eval()  # in training, models that recompute their activations take no past
         try:
-            output = self._forward(
-                input_ids=ids.to(self.model.device),
-                attention_mask=None if mask is None else mask.to(self.model.device),
-                use_cache=False,
-            )
+            output = self._forward(input_ids=ids.to(self.model.device), use_cache=use_cache, **given)
         finally:
             hook.remove()
+            self.model.train(training)
+        if caches is not None:
+            caches.append(output.past_key_values)
         stop = self.first_new + words * len(head.rows)  # the rows behind them are padding
         return output.logits[0, :, :stop]
+
+
+@dataclass(frozen=True)
+class Past:
+    """Keys and values of B sequences that have been read, padded on the left to one length P.
+
+    layers: of each layer (B, heads, P, D); mask: (B, P), 1 where an id was.
+    """
+
+    layers: Sequence[tuple[torch.Tensor, torch.Tensor]]
+    mask: torch.Tensor
+
+    @property
+    def size(self) -> int:
+        """Bytes of the keys and values."""
+        return sum(part.numel() * part.element_size() for pair in self.layers for part in pair)
+
+    def to(self, device: "torch.device | str") -> "Past":
+        """Return it on a device."""
+        return Past([(keys.to(device), values.to(device)) for keys, values in self.layers], self.mask)
+
+    def before(self, mask: torch.Tensor) -> dict[str, Any]:
+        """Return what a model takes to read sequences behind it; mask: (B, length), theirs."""
+        cache = DynamicCache()
+        for number, (keys, values) in enumerate(self.layers):
+            cache.update(keys, values, number)
+        return {
+            "past_key_values": cache,
+            "attention_mask": torch.cat([self.mask, mask], 1),
+            "position_ids": self.mask.sum(1, keepdim=True) + torch.arange(mask.shape[1]),
+        }
+
+
+def copy_rows(model: Any) -> Rows:
+    """Return the new rows of a model as they are now."""
+    values = [rows.detach().float().cpu().numpy().copy() for rows in rows_of(model).values()]
+    return Rows(values[0], values[1] if len(values) > 1 else None)
 
 
 def load_word_model(folder: Path, rows: Rows, *, first_new: int, dtype: str | None = None) -> WordModel:

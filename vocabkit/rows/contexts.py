@@ -10,11 +10,12 @@ sources are cut into blocks, and common words do not make a large corpus be read
 """
 
 import itertools
+import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -25,13 +26,14 @@ from vocabkit.errors import UserError
 from vocabkit.rows.names import DEFAULT, START
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 TEST_ONE_IN = 4  # lines; the others are for training
 
 CONTEXTS_PER_WORD = 25  # to learn from
 
 BATCH = 512  # lines encoded in one call of the tokenizers library
+BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")  # how SentencePiece names a byte
 MIN_AFTER = 4  # tokens after the word, or there is nothing to see of how it was read
 
 
@@ -41,7 +43,7 @@ class Context:
 
     word: index of the word it was picked for. new_at: positions of new tokens in new_ids, own_at the first of
     the word's own. aligned: for each position in new_ids the position in old_ids of the last token that ends
-    where it ends, None where the old tokenizer does not cut; the states there have read the same text.
+    at the same byte, None where the old tokenizer does not cut; the states there have read the same text.
     """
 
     word: int
@@ -130,25 +132,32 @@ def counts_of(contexts: Iterable[Context], words: int) -> list[int]:
     return counts
 
 
-def align(
-    old_offsets: Sequence[tuple[int, int]], new_offsets: Sequence[tuple[int, int]]
-) -> tuple[int | None, ...]:
-    """Return for each new token the last old token that ends where it ends, None where none does.
+def align(text: str, old: "Encoding", new: "Encoding") -> tuple[int | None, ...]:
+    """Return for each new token the last old token that ends at the same byte of the text, or None.
 
-    Offsets are in characters. Tokens that share a character (its bytes are several tokens) end inside it, all
-    but the last.
-
-    >>> align([(0, 3), (3, 8), (8, 12), (12, 13)], [(0, 3), (3, 12), (12, 13)])
-    (0, 2, 3)
+    Bytes, not characters: a tokenizer made for English spells a Vietnamese letter with several tokens, and
+    the model says something between them too.
     """
-    ends = {end: at for at, end in enumerate(_ends(old_offsets)) if end is not None}
-    return tuple(None if end is None else ends.get(end) for end in _ends(new_offsets))
+    ends = {end: at for at, end in enumerate(byte_ends(text, old.tokens, old.offsets))}
+    return tuple(ends.get(end) for end in byte_ends(text, new.tokens, new.offsets))
 
 
-def _ends(offsets: Sequence[tuple[int, int]]) -> Iterator[int | None]:
-    """The end of each token in the text, None for one whose last character goes on in the next token."""
-    for at, (_, end) in enumerate(offsets):
-        yield None if at + 1 < len(offsets) and offsets[at + 1][0] < end else end
+def byte_ends(text: str, tokens: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """Return at which byte of the text each token ends.
+
+    offsets: in characters, as the library gives them: tokens that share a character overlap, and how many
+    bytes of it one has is told by its name alone, a sign a byte (byte-level BPE) or <0xE1>.
+
+    >>> byte_ends("về", ["v", "á»", "ģ"], [(0, 1), (1, 2), (1, 2)])  # ề is E1 BB 81
+    [1, 3, 4]
+    """
+    sizes = [0, *itertools.accumulate(len(char.encode("utf-8", "surrogatepass")) for char in text)]
+    ends: list[int] = []
+    for at, (token, (_, end)) in enumerate(zip(tokens, offsets, strict=True)):
+        goes_on = at + 1 < len(offsets) and offsets[at + 1][0] < end
+        before = ends[-1] if ends else 0
+        ends.append(before + (1 if BYTE_TOKEN.fullmatch(token) else len(token)) if goes_on else sizes[end])
+    return ends
 
 
 def _snippet(
@@ -175,7 +184,7 @@ def _read(
 ) -> Context | None:
     """Return the context that a snippet is; None where its word is no longer a token between cuts of both."""
     old, new = (encoder.encode(text, add_special_tokens=False) for encoder in (old_encoder, new_encoder))
-    aligned = align(old.offsets, new.offsets)
+    aligned = align(text, old, new)
     new_at = tuple(at for at, token_id in enumerate(new.ids) if token_id in number)
     own = [at for at in new_at if number[new.ids[at]] == word]
     own = [at for at in own if aligned[at] is not None and (at == 0 or aligned[at - 1] is not None)]
@@ -187,15 +196,16 @@ def _read(
 
 @dataclass(frozen=True)
 class TaughtContexts:
-    """The contexts that rows are distilled from; counts: how many each new token has. texts: name and size of
-    each source.
+    """The contexts that rows are distilled from; counts: how many each new token has. sources: the texts;
+    encoder: the tokenizer with the new tokens.
 
     state_file: where an unfinished distilling is kept, from which the same command goes on.
     """
 
     contexts: list[Context]
     counts: list[int]
-    texts: list[dict[str, Any]]
+    sources: Sequence[Source]
+    encoder: "Tokenizer"
     state_file: Path
 
 
@@ -229,5 +239,4 @@ def find_taught_contexts(
         f"contexts  {len(found):>13,} of {len(contents) - counts.count(0):,} new tokens; "
         f"{counts.count(0):,} stand in no text and keep their {START} rows"
     )
-    named = [{"name": Path(source.name).name, "size": source.size} for source in sources]
-    return TaughtContexts(found, counts, named, state_file)
+    return TaughtContexts(found, counts, sources, new_encoder, state_file)

@@ -2,14 +2,15 @@
 
 The objective of arXiv 2505.20133, fitted to what is measured here. The model is frozen and is both teacher
 (reading a snippet as the old tokens) and student (reading it with the new ones); gradients and optimizer
-state exist for the new rows alone. Three terms, per batch of contexts:
+state exist for the new rows alone. Four terms, per batch of contexts:
 
     input    mean KL(teacher ∥ student) of the next old token, at places from the end of the word on: the
              row is read as the old tokens were. (MSE of hidden states, the paper's, ends a little higher.)
     output   Huber loss of log p(word) − Σ log p(its old tokens), where a word begins: the row is chosen as
              often as the old tokens were.
-    mass     −log(1 − p(any new word)) where the text goes on with an old token: without it the rows of tied
-             models grow until they win everywhere.
+    mass     −log(1 − p(any new word)) where such a text goes on with an old token.
+    other    the same in ordinary text of both languages, at every place where no new word stands
+             (rows/elsewhere.py): without it the rows of tied models come to win everywhere, in English too.
 
 After each step the norms are brought into the range of the old rows' norms. A row whose word is in no context
 of a batch still learns from it where it should not be chosen.
@@ -23,6 +24,7 @@ the same numbers. Removing that is the caller's, once the rows are saved.
 """
 
 import hashlib
+import itertools
 import json
 import math
 import time
@@ -40,9 +42,11 @@ from tqdm import tqdm
 from vocabkit.checkpoint.numbers import RowStats
 from vocabkit.errors import UserError
 from vocabkit.models.split_rows import clamp_norms_
-from vocabkit.models.word_model import Rows, WordModel, load_word_model
+from vocabkit.models.word_model import Rows, WordModel, copy_rows, load_word_model
 from vocabkit.outputs import new_file
 from vocabkit.rows.contexts import Context
+from vocabkit.rows.elsewhere import OtherTexts
+from vocabkit.rows.leak import Guarded, Places, guard, read_places
 from vocabkit.rows.lessons import Settings, Teacher
 
 STATE_FORMAT = ("vocabkit-distill", "1")
@@ -56,6 +60,7 @@ SAMPLE = 16  # batches whose losses are reported before and after
 def distill(
     folder: Path,
     contexts: Sequence[Context],
+    other: OtherTexts,
     start: Rows,
     *,
     stats: Sequence[RowStats],
@@ -64,9 +69,9 @@ def distill(
     seed: int = 0,
     settings: Settings | None = None,
     dtype: str | None = None,
-) -> tuple[Rows, dict[str, Any]]:
+) -> tuple[Rows, dict[str, Any], Guarded]:
     """Return rows after distilling, those of words without a context as they began, and what is to be told of
-    how they came to be.
+    how they came to be. Rows that take too much in other text go back towards start, as Guarded tells.
 
     stats: of the old rows of the input, and of the output. first_new: the id of the first new word; ids of
     contexts below it are rows of the folder's matrices. state_file: the state of an unfinished call with the
@@ -74,17 +79,16 @@ def distill(
     same bits, interrupted or not, if torch has as many threads.
     """
     settings = settings or Settings()
-    if not contexts:
-        return start, {"steps": 0}
-    run = _fingerprint(folder, contexts, start, settings=settings, seed=seed)
+    run = _fingerprint(folder, contexts, other, start, settings=settings, seed=seed)
     saved = _load_state(state_file, run)
     model = load_word_model(folder, start, first_new=first_new, dtype=dtype)
-    trainer = Trainer(model, contexts, stats=stats, settings=settings, seed=seed)
+    places = [read_places(model, texts) for texts in other.train.values()]
+    trainer = Trainer(model, contexts, places, stats=stats, settings=settings, seed=seed)
     before = trainer.teacher.mean_losses(SAMPLE) if saved is None else saved[1]["before"]
     if saved is not None:
         trainer.resume(*saved)
     trainer.train(save=lambda: trainer.save(state_file, run, before))
-    facts = {
+    facts: dict[str, Any] = {
         "steps": trainer.done,
         "settings": asdict(replace(settings, epochs=trainer.epochs)),
         "loss_before": before,
@@ -92,11 +96,16 @@ def distill(
     }
     seen = {token - first_new for context in contexts for token in context.new_ids if token >= first_new}
     unseen = sorted(set(range(len(start.input))) - seen)
-    made = [rows.detach().cpu().numpy() for rows in model.rows]
-    for rows, began in zip(made, (start.input, start.output), strict=False):
-        assert began is not None
-        rows[unseen] = began[unseen]
-    return Rows(made[0], None if model.tied else made[1], start.bias), facts
+    with torch.no_grad():
+        for rows, began in zip(model.rows, (start.input, start.output), strict=False):
+            assert began is not None
+            rows[unseen] = torch.from_numpy(began[unseen]).to(rows.device)
+    losses = f"{_total(before, settings):.4f} → {_total(facts['loss_after'], settings):.4f}"
+    print(f"distilled {trainer.done:>13,} steps of {len(trainer.teacher.lessons):,} batches; loss {losses}")
+    guarded = guard(
+        model, start, other.test, norms=[(one.smallest, one.largest) for one in (stats[0], stats[-1])]
+    )
+    return copy_rows(model.model)._replace(bias=start.bias), facts, guarded
 
 
 class Trainer:
@@ -110,6 +119,7 @@ class Trainer:
         self,
         model: WordModel,
         contexts: Sequence[Context],
+        other: Sequence[Places],
         *,
         stats: Sequence[RowStats],
         settings: Settings,
@@ -117,7 +127,7 @@ class Trainer:
         steps: int | None = None,
     ) -> None:
         self.model, self.seed, self.stats = model, seed, stats
-        self.teacher = Teacher(model, contexts, settings=settings)
+        self.teacher = Teacher(model, contexts, other, settings=settings)
         self.done = 0
         self.epochs = settings.epochs or _epochs(contexts, len(self.teacher.lessons))
         self.steps = len(self.teacher.lessons) * self.epochs if steps is None else steps
@@ -186,8 +196,18 @@ def _epochs(contexts: Sequence[Context], batches: int) -> int:
     return max(EPOCHS[0], min(EPOCHS[1], math.ceil(UPDATES / min(per_word, batches))))
 
 
+def _total(losses: dict[str, float], settings: Settings) -> float:
+    return sum(getattr(settings, name, 1.0) * value for name, value in losses.items())
+
+
 def _fingerprint(
-    folder: Path, contexts: Sequence[Context], start: Rows, *, settings: Settings, seed: int
+    folder: Path,
+    contexts: Sequence[Context],
+    other: OtherTexts,
+    start: Rows,
+    *,
+    settings: Settings,
+    seed: int,
 ) -> str:
     """Return the sha256 of all that decides the result; of the weights, their files' sizes and times."""
     digest = hashlib.sha256(json.dumps([seed, asdict(settings)]).encode())
@@ -198,6 +218,8 @@ def _fingerprint(
         digest.update(b"-" if rows is None else np.ascontiguousarray(rows).tobytes())
     for context in contexts:
         digest.update(json.dumps([context.word, context.old_ids, context.new_ids]).encode())
+    for text in itertools.chain.from_iterable(other.train.values()):
+        digest.update(json.dumps([text.ids, text.places]).encode())
     return digest.hexdigest()
 
 

@@ -8,6 +8,7 @@ model.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -140,7 +141,7 @@ def make_rows(
                 near=place(near),
             )
     if taught:
-        made, learned = _distilled(origin.model, made, stats, taught, seed=seed)
+        made, learned = _distilled(origin.model, made, stats, taught, contents=contents, seed=seed)
         facts |= learned
     return {tensor.name: as_stored(made[tensor.name], tensor) for _, tensor in sides}, facts
 
@@ -151,15 +152,18 @@ def _distilled(
     stats: Mapping[str, RowStats],
     taught: TaughtContexts,
     *,
+    contents: Sequence[str],
     seed: int,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return tensor → (W, D) float32 after distilling, and what is to be recorded of it.
 
-    rows: what they are before, (W, 1) for a bias of the head; stats: of the old rows of every matrix.
+    rows: what they are before, (W, 1) for a bias of the head; stats: of the old rows of every matrix. Raises
+    UserError for rows that take too much where they do not belong even as they were before.
     """
     from vocabkit.models.load import silence
     from vocabkit.models.word_model import rows_of_tensors
     from vocabkit.rows.distill import distill
+    from vocabkit.rows.elsewhere import find_other_texts
 
     silence()
     embed, head = model.tensors.embed, [tensor for tensor in model.tensors.head if len(tensor.shape) > 1]
@@ -173,25 +177,39 @@ def _distilled(
         )
         for context in taught.contexts
     ]
-    done, facts = distill(
+    done, facts, guarded = distill(
         model.path,
         contexts,
+        find_other_texts(
+            model.path,
+            load_encoder(model.path),
+            taught.encoder,
+            first_new=len(old),
+            corpora=taught.sources,
+        ),
         rows_of_tensors(model.tensors, rows),
         stats=[stats[tensor.name] for tensor in (embed[0], *head[:1])],
         first_new=first_new,
         state_file=taught.state_file,
         seed=seed,
     )
+    guarded.show(contents)
+    if guarded.broken:
+        raise UserError(
+            f"{model.path}: new tokens take too much where they do not belong: {guarded.broken[0]}; take "
+            "fewer words (--num_tokens)"
+        )
     made = dict(rows) | {tensor.name: done.input for tensor in embed}
     if done.output is not None:
         made[head[0].name] = done.output
     return made, {
         "start": START,
         "seed": seed,
-        "texts": taught.texts,
+        "texts": [{"name": Path(source.name).name, "size": source.size} for source in taught.sources],
         "contexts": taught.counts,
         "without_contexts": taught.counts.count(0),
         **facts,
+        **guarded.as_json(),
     }
 
 

@@ -24,7 +24,9 @@ from tqdm import tqdm
 
 from vocabkit.models.word_model import Rows, WordModel
 from vocabkit.rows.contexts import Context
+from vocabkit.rows.elsewhere import OtherText
 from vocabkit.rows.estimates import Estimate, mean_by_cluster, ratio_by_cluster
+from vocabkit.rows.leak import measure_all, read_places
 
 AFTER = 16  # positions from the word on whose answers are compared: later ones hardly see it
 FILL_CONTEXTS = 60  # gaps, each of another word
@@ -75,12 +77,14 @@ def measure_inits(
     base: str,
     gaps: Sequence[Gap],
     lines: Sequence[Line],
+    other: Mapping[str, Sequence[OtherText]],
     seed: int = 0,
 ) -> dict[str, dict[str, Estimate]]:
     """Return init → measure → estimate for every set of rows, and for the model without new words under the
     name of base.
 
-    Contexts of one word are one observation, the mean of them; of bits_per_byte each line is one.
+    Contexts of one word are one observation, the mean of them; of bits_per_byte each line is one. other: kind
+    → texts in which no new word belongs; what new tokens take there has no standard error.
     """
     found: dict[str, dict[str, Estimate]] = {base: {}, **{name: {} for name in row_sets}}
     for part in (
@@ -98,6 +102,15 @@ def measure_inits(
         found[name]["bits_per_byte"] = ratio_by_cluster(after, sizes)
         change = [now - then for now, then in zip(after, before, strict=True)]
         found[name]["bits_change"] = ratio_by_cluster(change, sizes)
+    read = {kind: read_places(model, texts) for kind, texts in other.items()}
+    for name in found:
+        if name != base:
+            model.use(row_sets[name])
+        for kind, leak in measure_all(model, read).items():
+            for measure in ("share", "share_p99", "bits_per_byte") if read[kind].size else ("changed",):
+                value = 0.0 if name == base else getattr(leak, measure)
+                key = f"{kind.lower().replace(' ', '_')}_{measure}"
+                found[name][key] = Estimate(value, None, leak.places, leak.places)
     return found
 
 

@@ -32,8 +32,8 @@ def _settings(folder: Path) -> dict[str, Any]:
     return read_json_object(folder / "tokenizer_config.json", missing_ok=True)
 
 
-def render_chat(folder: Path) -> str | None:
-    """Return the folder's chat template rendered for one conversation, None if it has none.
+def render_chat(folder: Path, messages: Sequence[Mapping[str, str]] = CONVERSATION) -> str | None:
+    """Return the folder's chat template rendered for a conversation, None if it has none.
 
     The environment is that of transformers (utils/chat_template_utils.py), which would cost seconds to
     import.
@@ -46,7 +46,7 @@ def render_chat(folder: Path) -> str | None:
         for name, value in settings.items()
         if name.endswith("_token") and value
     }
-    return render(template, CONVERSATION, tokens=tokens, where=folder)
+    return render(template, messages, tokens=tokens, where=folder)
 
 
 def render(

@@ -135,11 +135,21 @@ class TokenizerJson:
         content = [sorted(self.vocab.items(), key=lambda item: item[1]), self.merges]
         return hashlib.sha256(json.dumps(content).encode("ascii")).hexdigest()
 
-    def without_added(self, first: int) -> "TokenizerJson":
-        """Return the tokenizer without its added tokens from the id first on."""
-        entries = [entry for entry in self.data["added_tokens"] if entry["id"] < first]
-        added = {entry["content"]: entry["id"] for entry in entries}
-        return replace(self, data={**self.data, "added_tokens": entries}, added=added)
+    def before(self, first: int) -> "TokenizerJson":
+        """Return the tokenizer as it was before the tokens from the id first on were added."""
+        data: dict[str, Any] = {
+            **self.data,
+            "added_tokens": [entry for entry in self.data["added_tokens"] if entry["id"] < first],
+        }
+        vocab = {token: token_id for token, token_id in self.vocab.items() if token_id < first}
+        merges = self.merges
+        if len(vocab) < len(self.vocab) and self.family != UNIGRAM:
+            stay = bpe.filter_merges(self.merges, vocab.keys())
+            merges = [self.merges[at] for at in stay]
+            model = self.data["model"]
+            data["model"] = {**model, "vocab": vocab, "merges": [model["merges"][at] for at in stay]}
+        added = {entry["content"]: entry["id"] for entry in data["added_tokens"]}
+        return replace(self, data=data, vocab=vocab, added=added, merges=merges)
 
     def trimmed(
         self,

@@ -19,9 +19,11 @@ from vocabkit.corpus.files import find_sources
 from vocabkit.errors import UserError
 from vocabkit.models.word_model import WordModel
 from vocabkit.rows.contexts import CONTEXTS_PER_WORD, Context, find_contexts
+from vocabkit.rows.elsewhere import find_other_texts
+from vocabkit.rows.leak import Places, read_places
 from vocabkit.rows.lessons import Settings, Teacher
-from vocabkit.tokenizer.encoder import extended
-from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
+from vocabkit.tokenizer.encoder import extended, load_encoder
+from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json, stored_text
 
 
 class StageLessons:
@@ -36,7 +38,8 @@ class StageLessons:
         sharded: bool = False,
     ) -> None:  # fmt: skip
         reader = WordModel(model, start=start_token(folder))
-        self._teacher = Teacher(reader, _contexts(folder, rows, texts, seed=seed), settings=Settings())
+        found, other = _read(reader, folder, rows, texts, seed=seed)
+        self._teacher = Teacher(reader, found, other, settings=Settings())
         if sharded:
             self._teacher.cache_left = 0
         self._seed = seed
@@ -71,25 +74,29 @@ def teach(model: Any, lessons: StageLessons, *, texts_too: bool) -> None:
 def old_and_new_encoder(folder: Path, rows: NewRows) -> tuple[list[str], Any, Any]:
     """Return the texts of the new tokens, the tokenizer as it was before them, and as it is."""
     tokenizer = read_tokenizer_json(folder)
-    added = {token_id: text for text, token_id in tokenizer.added.items()}
-    contents = [added[at] for at in range(rows.first, rows.stop) if at in added]
-    if len(contents) < len(rows):
-        raise UserError(
-            f"{folder}: new tokens are no added tokens, so the old tokens of a text are not known; give "
-            "--objective lm"
-        )
-    before = tokenizer.without_added(rows.first)
-    return contents, extended(before), extended(before, contents)
+    contents = [
+        token if token in tokenizer.added else stored_text(token, tokenizer)
+        for token_id, token in tokenizer.tokens.items()
+        if rows.first <= token_id < rows.stop
+    ]
+    return contents, extended(tokenizer.before(rows.first)), load_encoder(folder)
 
 
-def _contexts(folder: Path, rows: NewRows, texts: Sequence[str], *, seed: int) -> list[Context]:
-    contents, *encoders = old_and_new_encoder(folder, rows)
+def _read(
+    model: WordModel, folder: Path, rows: NewRows, texts: Sequence[str], *, seed: int
+) -> tuple[list[Context], list[Places]]:
+    """Return contexts of the new tokens, and the places of other texts, as the model reads them."""
+    contents, old_encoder, new_encoder = old_and_new_encoder(folder, rows)
     sources = find_sources(texts)
-    found = find_contexts(sources, contents, *encoders, per_word=CONTEXTS_PER_WORD, seed=seed)
+    found = find_contexts(
+        sources, contents, old_encoder, new_encoder, per_word=CONTEXTS_PER_WORD, seed=seed,
+        ids=range(rows.first, rows.stop),
+    )  # fmt: skip
     if not found:
         raise UserError(
-            f"{', '.join(texts)}: no new word stands in the part that is learned from (three lines in four); "
-            "give other --data_path, or --objective lm"
+            f"{', '.join(texts)}: no new token stands in the part that is learned from (three lines in "
+            "four); give other --data_path, or --objective lm"
         )
-    print(f"contexts  {len(found):>13,} of {len({context.word for context in found}):,} new words")
-    return found
+    print(f"contexts  {len(found):>13,} of {len({context.word for context in found}):,} new tokens")
+    other = find_other_texts(folder, old_encoder, new_encoder, first_new=rows.first, corpora=sources)
+    return found, [read_places(model, some) for some in other.train.values()]

@@ -45,6 +45,11 @@ class Parts:
         return rows_of(self.model)
 
     @property
+    def rows_alone(self) -> bool:
+        """Whether new rows are all that moves: the model's states in other text are then as they were."""
+        return bool(self.rows) and len(self.trained()) == len(self.rows)
+
+    @property
     def sharded(self) -> bool:
         """Whether this process holds a part of each parameter alone."""
         return any(hasattr(parameter, "full_tensor") for parameter in self.trained().values())

@@ -11,24 +11,28 @@ import hashlib
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
+from vocabkit.checkpoint.folder import start_token
 from vocabkit.checkpoint.hub import local_folder
 from vocabkit.checkpoint.record import NewRows, new_rows
 from vocabkit.checkpoint.shards import read_checkpoint
 from vocabkit.errors import UserError
 from vocabkit.files import read_json_object, read_versioned, sha256_file, write_json
 from vocabkit.models.load import load_model, load_tokenizer, silence
+from vocabkit.models.word_model import Rows, WordModel, copy_rows
 from vocabkit.outputs import check_new, fsync_path, resumable_directory
+from vocabkit.rows.elsewhere import find_other_texts
+from vocabkit.rows.leak import guard
 from vocabkit.train.data.packing import Collator, pack
 from vocabkit.train.data.tokenize import hold_out, load_dataset, print_sample, split_weight
 from vocabkit.train.flags import check_attention, is_flash, keep_rows_apart, training_arguments
-from vocabkit.train.lessons import StageLessons, teach
+from vocabkit.train.lessons import StageLessons, old_and_new_encoder, teach
 from vocabkit.train.loss import fuse_loss
 from vocabkit.train.memory import check_fits, print_expectation
 from vocabkit.train.options import StageOptions
@@ -103,6 +107,7 @@ def _run(
             seed=settings.seed, sharded=bool(settings.fsdp),
         )  # fmt: skip
         teach(model, lessons, texts_too=options.objective == "both")
+    begin = copy_rows(model) if parts.rows_alone and not settings.fsdp else None
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     trainer = StageTrainer(
         model=model, args=settings, parts=parts, in_backward=options.optim_in_backward,
@@ -112,7 +117,7 @@ def _run(
             pad, options.cross_document, flatten=is_flash(options.attn_implementation or "")
         ),
     )  # fmt: skip
-    run = _train(trainer, part, resume)
+    run = _train(trainer, part, resume, guard=lambda: _guard(model_folder, parts, rows, begin))
     if settings.process_index != 0:
         if parts.sharded:
             _give(model_folder, parts, merge=not options.no_merge_lora)
@@ -243,8 +248,10 @@ def _open_run(
     return last
 
 
-def _train(trainer: StageTrainer, part: Path, resume: Path | None) -> dict[str, Any]:
-    """Train to the end; return what the final table shows."""
+def _train(
+    trainer: StageTrainer, part: Path, resume: Path | None, *, guard: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Train to the end; return what the final table shows. guard: called on the trained rows."""
     run = from_first(lambda: read_json_object(part / RUN_FILE))
     if resume:
         print(f"going on from {resume}")
@@ -272,6 +279,7 @@ def _train(trainer: StageTrainer, part: Path, resume: Path | None) -> dict[str, 
             f"interrupted after step {trainer.state.global_step} of {trainer.state.max_steps}; the same "
             f"command goes on from there"
         )
+    guarded = guard()
     trainer.parts.round_to_stored()
     after = None
     if trainer.eval_dataset is not None:
@@ -283,7 +291,25 @@ def _train(trainer: StageTrainer, part: Path, resume: Path | None) -> dict[str, 
         "peak_memory_bytes": peak,
         "bits_per_byte_before": run.get("bits_per_byte_before"),
         "bits_per_byte_after": after,
+        **guarded,
     }
+
+
+def _guard(folder: Path, parts: Parts, rows: NewRows | None, start: Rows | None) -> dict[str, Any]:
+    """Lower new rows that take too much where they do not belong towards start; return what was found.
+
+    start: None for a stage in which more moves than new rows, or in which FSDP has cut them up.
+    """
+    if rows is None or start is None:
+        return {}
+    contents, *encoders = old_and_new_encoder(folder, rows)
+    reader = WordModel(parts.model, start=start_token(folder), masked=True)
+    texts = find_other_texts(folder, *encoders, first_new=rows.first).test
+    guarded = guard(reader, start, texts, norms=[*parts.ranges.values()])
+    guarded.show(contents)
+    for finding in guarded.broken:
+        print(f"note: new tokens take too much where they do not belong: {finding}")
+    return guarded.as_json()
 
 
 def _peak_memory() -> int:

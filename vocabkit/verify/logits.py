@@ -19,6 +19,7 @@ from vocabkit.models.load import load_model
 from vocabkit.text.unicode import nfc
 from vocabkit.verify.check import Check
 from vocabkit.verify.edited import Edited
+from vocabkit.verify.other_text import check_other_text
 
 MAX_LENGTH = 256  # tokens of one piece of text: bounds the (T, V) logits held at a time
 MAX_TOKENS = 8_000  # tokens of text that the models read, spread evenly over what is given
@@ -150,11 +151,11 @@ def check_model(
         answers=edited.record.n_tokens,
         keep_logits=compared,
     )
-    del model
-    return [
+    checks = [
         _logits_check(before, after, number_type),
         _cost_check(edited, pieces, before, after, number_type),
     ]
+    return [*checks, check_other_text(edited, model)] if edited.added else checks
 
 
 def _logits_check(before: Reading, after: Reading, number_type: str) -> Check:
