@@ -20,7 +20,7 @@ fi
 out=${3:-${OUT:-${model%/}__1_embeddings_massage}}
 
 # objective: the frozen model, reading the old tokens, teaches the new rows, beside the next token of the texts;
-#   without either (lm, distill) the rows end worse (benchmarks/massage.py). New tokens that are syllables: lm
+#   without either (lm, distill) the rows end worse (benchmarks/massage.py)
 # learning_rate: 0.04 of the spread of rows a step; nothing else can be hurt by it
 # warmup_steps: the first steps of new rows point the same way; a share of all steps
 # clamp (on by default): norms stay in the old rows' range

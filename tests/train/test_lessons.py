@@ -6,13 +6,16 @@ import json
 
 import pytest
 import torch
+from extending import TEXTS, merges_for, write_list
 from training import WORDS, argv_of, finetune, killed_run, refuse, stage, tensors
 
 import finetune_qwen
 from vocabkit.checkpoint.record import new_rows
+from vocabkit.edit.extend import extend_vocab
 from vocabkit.files import sha256_file
 from vocabkit.models.load import load_model
 from vocabkit.models.split_rows import split_rows
+from vocabkit.tokenizer.encoder import load_encoder
 from vocabkit.train.lessons import StageLessons, old_and_new_encoder
 
 
@@ -50,6 +53,29 @@ def test_the_old_tokenizer_is_the_one_before_the_words(source):
     assert contents[0] == " hôm nay"
     assert new.encode("và hôm nay", add_special_tokens=False).ids[-1] == rows.first
     assert max(old.encode("và hôm nay", add_special_tokens=False).ids) < rows.first
+
+
+def test_syllables_are_taught_beside_words(checkpoint, tmp_path, told):
+    base = checkpoint("qwen2")
+    merges = merges_for(base, 6)
+    out = tmp_path / "extended"
+    extend_vocab(base, out, words=write_list(tmp_path / "list.jsonl", merges), init="mean")
+    rows = new_rows(out)
+    contents, old, new = old_and_new_encoder(out, rows)
+    assert len(contents) == len(rows) == len(merges) + 4
+    text = "".join(TEXTS[:1])
+    plain = load_encoder(base).encode(text, add_special_tokens=False).ids
+    assert old.encode(text, add_special_tokens=False).ids == plain
+    joined = new.encode(text, add_special_tokens=False).ids
+    syllables = range(rows.first, rows.first + len(merges))
+    assert set(joined) & set(syllables) and len(joined) < len(plain)
+    (tmp_path / "texts.txt").write_text("\n".join(text for n in range(9) for text in TEXTS), encoding="utf-8")
+    model = load_model(out)
+    split_rows(model, first=rows.first, stop=rows.stop)
+    lessons = StageLessons(model, out, rows, [str(tmp_path / "texts.txt")], seed=0)
+    lessons.loss(0).backward()
+    moved = model.get_input_embeddings().rows.grad.abs().sum(1) > 0
+    assert moved[: len(merges)].any(), "no syllable is taught"
 
 
 @pytest.mark.slow
