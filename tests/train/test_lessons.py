@@ -33,7 +33,7 @@ def test_lessons_fall_and_come_in_an_order_of_their_number(source, data, capsys)
     rows, model = new_rows(source), load_model(source)
     parameter = split_rows(model, first=rows.first, stop=rows.stop)["embed"]
     parameter.data[:] = parameter.data.mean(0)  # all alike: there is something to learn
-    lessons = StageLessons(model, source, rows, [str(data)], seed=1)
+    lessons = StageLessons(model, source, rows, [str(data)], start=2, seed=1)
     assert len(lessons) > 1 and f" of {len(WORDS)} new tokens" in capsys.readouterr().out
     assert float(lessons.loss(3).detach()) == float(lessons.loss(3).detach())
     epoch = sorted(float(lessons.loss(n).detach()) for n in range(len(lessons)))
@@ -72,7 +72,7 @@ def test_syllables_are_taught_beside_words(checkpoint, tmp_path, told):
     (tmp_path / "texts.txt").write_text("\n".join(text for n in range(9) for text in TEXTS), encoding="utf-8")
     model = load_model(out)
     split_rows(model, first=rows.first, stop=rows.stop)
-    lessons = StageLessons(model, out, rows, [str(tmp_path / "texts.txt")], seed=0)
+    lessons = StageLessons(model, out, rows, [str(tmp_path / "texts.txt")], start=2, seed=0)
     lessons.loss(0).backward()
     moved = model.get_input_embeddings().rows.grad.abs().sum(1) > 0
     assert moved[: len(merges)].any(), "no syllable is taught"

@@ -129,6 +129,10 @@ def without_gc() -> Iterator[None]:
             gc.enable()
 
 
+# What stands between two documents in pretraining, where that is not the end of an answer (eos_token).
+DOCUMENT_ENDS = ("<|endoftext|>", "<|end_of_text|>")
+
+
 def start_token(folder: Path) -> int:
     """Return the id that a text begins with: decoder start, beginning, or else end of text; UserError if
     none.

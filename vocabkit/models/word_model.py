@@ -24,11 +24,11 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from vocabkit.checkpoint.folder import start_token
 from vocabkit.checkpoint.vocab_tensors import VocabTensors
 from vocabkit.errors import UserError
 from vocabkit.models.load import load_model
 from vocabkit.models.split_rows import add_rows, rows_of
+from vocabkit.models.start import text_start
 
 
 class Rows(NamedTuple):
@@ -248,10 +248,10 @@ def load_word_model(folder: Path, rows: Rows, *, first_new: int, dtype: str | No
     The rows are parameters of float32 whatever the model's own number type, in which the model reads them.
     dtype: as load_model() has it.
     """
-    start = start_token(folder)
     model = load_model(folder, dtype=dtype)
     if model.config.is_encoder_decoder:
         raise UserError(f"{folder} is an encoder-decoder model; only causal ones can read new words here")
+    start = text_start(model, folder)
     add_rows(
         model,
         first=first_new,

@@ -149,7 +149,7 @@ class Trainer:
         return float(loss.detach())
 
     def train(self, *, save: Callable[[], None] = lambda: None) -> None:
-        """Take the steps that are left, with a bar, saving the state now and then."""
+        """Take the steps that are left, with a bar or lines of a log, saving the state now and then."""
         bar = tqdm(total=self.steps, initial=self.done, desc="distilling", leave=False, disable=None)
         saved = time.monotonic()
         with bar:
@@ -159,6 +159,8 @@ class Trainer:
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                 if time.monotonic() - saved >= SAVE_EVERY:
+                    if bar.disable:  # no terminal: a line now and then, for a log
+                        print(f"distilling {self.done:>12,} of {self.steps:,} steps; loss {loss:.4f}")
                     save()
                     saved = time.monotonic()
 

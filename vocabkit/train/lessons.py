@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from vocabkit.checkpoint.folder import start_token
 from vocabkit.checkpoint.record import NewRows
 from vocabkit.corpus.files import find_sources
 from vocabkit.errors import UserError
@@ -29,15 +28,16 @@ from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json, stored_text
 class StageLessons:
     """Batches of contexts of the new words, in an order that the seed decides; loss(n): that of the n-th.
 
-    A batch has the size that rows/distill.py was tuned for, whatever that of the texts is. sharded: FSDP
-    gathers weights whenever the model reads, so all processes must read as often: none may remember a lesson.
+    start: the id that texts begin with. A batch has the size that rows/distill.py was tuned for, whatever
+    that of the texts is. sharded: FSDP gathers weights whenever the model reads, so all processes must read
+    as often: none may remember a lesson.
     """
 
     def __init__(
-        self, model: Any, folder: Path, rows: NewRows, texts: Sequence[str], *, seed: int,
+        self, model: Any, folder: Path, rows: NewRows, texts: Sequence[str], *, start: int, seed: int,
         sharded: bool = False,
     ) -> None:  # fmt: skip
-        reader = WordModel(model, start=start_token(folder))
+        reader = WordModel(model, start=start)
         found, other = _read(reader, folder, rows, texts, seed=seed)
         self._teacher = Teacher(reader, found, other, settings=Settings())
         if sharded:

@@ -18,19 +18,19 @@ from typing import Any
 import torch
 import transformers
 
-from vocabkit.checkpoint.folder import start_token
 from vocabkit.checkpoint.hub import local_folder
 from vocabkit.checkpoint.record import NewRows, new_rows
 from vocabkit.checkpoint.shards import read_checkpoint
 from vocabkit.errors import UserError
 from vocabkit.files import read_json_object, read_versioned, sha256_file, write_json
 from vocabkit.models.load import load_model, load_tokenizer, silence
+from vocabkit.models.start import text_start
 from vocabkit.models.word_model import Rows, WordModel, copy_rows
 from vocabkit.outputs import check_new, fsync_path, resumable_directory
 from vocabkit.rows.elsewhere import find_other_texts
 from vocabkit.rows.leak import guard
 from vocabkit.train.data.packing import Collator, pack
-from vocabkit.train.data.tokenize import hold_out, load_dataset, print_sample, split_weight
+from vocabkit.train.data.tokenize import document_ends, hold_out, load_dataset, print_sample, split_weight
 from vocabkit.train.flags import check_attention, is_flash, keep_rows_apart, training_arguments
 from vocabkit.train.lessons import StageLessons, old_and_new_encoder, teach
 from vocabkit.train.loss import fuse_loss
@@ -84,18 +84,19 @@ def _run(
     made_by: str,
 ) -> None:
     tokenizer = load_tokenizer(model_folder)
-    train_set, eval_set, facts = _data(
-        options, settings, tokenizer, cache=options.cache_dir or part / "tokenized"
-    )
-    check_same(facts["data"], of="data")
-    resume = from_first(lambda: _open_run(part, model_folder, options, settings, facts))
-
     model = load_model(
         model_folder,
         dtype=options.dtype_on(settings.device.type),
         device="cpu" if settings.fsdp else str(settings.device),  # FSDP takes its part from there
         attention=options.attn_implementation,
     ).train()
+    start = text_start(model, model_folder, named=document_ends(tokenizer)[0])
+    train_set, eval_set, facts = _data(
+        options, settings, tokenizer, start=start, cache=options.cache_dir or part / "tokenized"
+    )
+    check_same(facts["data"], of="data")
+    resume = from_first(lambda: _open_run(part, model_folder, options, settings, facts))
+
     n_tokens = rows.stop if rows else token_count(tokenizer, model)
     parts = choose_parts(model, model_folder, options, new_rows=rows, n_tokens=n_tokens, seed=settings.seed)
     print(parts.describe())
@@ -104,7 +105,7 @@ def _run(
         assert rows is not None
         lessons = StageLessons(
             model, model_folder, rows, [split_weight(path)[0] for path in options.data_path],
-            seed=settings.seed, sharded=bool(settings.fsdp),
+            start=start, seed=settings.seed, sharded=bool(settings.fsdp),
         )  # fmt: skip
         teach(model, lessons, texts_too=options.objective == "both")
     begin = copy_rows(model) if parts.rows_alone and not settings.fsdp else None
@@ -117,7 +118,7 @@ def _run(
             pad, options.cross_document, flatten=is_flash(options.attn_implementation or "")
         ),
     )  # fmt: skip
-    run = _train(trainer, part, resume, guard=lambda: _guard(model_folder, parts, rows, begin))
+    run = _train(trainer, part, resume, guard=lambda: _guard(model_folder, parts, rows, begin, start=start))
     if settings.process_index != 0:
         if parts.sharded:
             _give(model_folder, parts, merge=not options.no_merge_lora)
@@ -179,11 +180,17 @@ def token_count(tokenizer: Any, model: Any) -> int:
 
 
 def _data(
-    options: StageOptions, settings: transformers.TrainingArguments, tokenizer: Any, *, cache: Path
+    options: StageOptions,
+    settings: transformers.TrainingArguments,
+    tokenizer: Any,
+    *,
+    start: int,
+    cache: Path,
 ) -> tuple[Any, Any, dict[str, Any]]:
     """Return the packed training and evaluation sets, and facts: eval_bytes, and the SHA-256 of the data."""
     shared: dict[str, Any] = dict(
         max_length=options.model_max_length,
+        start=start,
         cache_dir=cache,
         seed=settings.seed,
         text_field=options.text_field,
@@ -295,17 +302,20 @@ def _train(
     }
 
 
-def _guard(folder: Path, parts: Parts, rows: NewRows | None, start: Rows | None) -> dict[str, Any]:
-    """Lower new rows that take too much where they do not belong towards start; return what was found.
+def _guard(
+    folder: Path, parts: Parts, rows: NewRows | None, begin: Rows | None, *, start: int
+) -> dict[str, Any]:
+    """Lower new rows that take too much where they do not belong towards begin; return what was found.
 
-    start: None for a stage in which more moves than new rows, or in which FSDP has cut them up.
+    start: the id that texts begin with. begin: None for a stage in which more moves than new rows, or in
+    which FSDP has cut them up.
     """
-    if rows is None or start is None:
+    if rows is None or begin is None:
         return {}
     contents, *encoders = old_and_new_encoder(folder, rows)
-    reader = WordModel(parts.model, start=start_token(folder), masked=True)
+    reader = WordModel(parts.model, start=start, masked=True)
     texts = find_other_texts(folder, *encoders, first_new=rows.first).test
-    guarded = guard(reader, start, texts, norms=[*parts.ranges.values()])
+    guarded = guard(reader, begin, texts, norms=[*parts.ranges.values()])
     guarded.show(contents)
     for finding in guarded.broken:
         print(f"note: new tokens take too much where they do not belong: {finding}")

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from vocabkit.checkpoint.folder import start_token
 from vocabkit.errors import UserError
 from vocabkit.models.load import load_model
+from vocabkit.models.start import text_start
 from vocabkit.text.unicode import nfc
 from vocabkit.verify.check import Check
 from vocabkit.verify.edited import Edited
@@ -56,10 +56,11 @@ class Reading:
     logits: list[torch.Tensor] = field(default_factory=list)  # (T, kept) float32, of the first covered pieces
 
 
-def cut_pieces(edited: Edited, texts: Iterable[str]) -> list[TextPiece]:
-    """Return texts in NFC, halved until both tokenizers need few enough ids, each with a start token."""
-    start_old = start_token(edited.base)
-    start_new = edited.old_to_new[start_old]
+def cut_pieces(edited: Edited, texts: Iterable[str], *, start: int) -> list[TextPiece]:
+    """Return texts in NFC, halved until both tokenizers need few enough ids, each with a start token.
+
+    start: its id in the base.
+    """
 
     def cut(text: str) -> Iterator[TextPiece]:
         old = edited.base_encoder.encode(text, add_special_tokens=False).ids
@@ -71,7 +72,9 @@ def cut_pieces(edited: Edited, texts: Iterable[str]) -> list[TextPiece]:
             yield from cut(text[half:])
         elif old and new:
             covered = edited.old_to_new.keys() >= set(old) and not edited.added.keys() & set(new)
-            yield TextPiece(len(text.encode()), len(text), [start_old, *old], [start_new, *new], covered)
+            yield TextPiece(
+                len(text.encode()), len(text), [start, *old], [edited.old_to_new[start], *new], covered
+            )
 
     return [piece for text in texts for piece in cut(nfc(text))]
 
@@ -127,7 +130,9 @@ def check_model(
 
     Text with a new token is another sequence of ids: it counts in the cost, its logits are not compared.
     """
-    pieces = cut_pieces(edited, sample(texts, max_tokens))
+    model = load_model(edited.base, dtype=dtype)
+    start = text_start(model, edited.base)
+    pieces = cut_pieces(edited, sample(texts, max_tokens), start=start)
     if not pieces:
         raise UserError("the texts hold nothing to measure; give some with --texts")
     budget = LOGIT_TOKENS
@@ -137,7 +142,6 @@ def check_model(
         budget -= len(piece.old_ids) * compared[-1]
     old_columns = [old for old in edited.new_to_old if old is not None]
 
-    model = load_model(edited.base, dtype=dtype)
     number_type = str(model.dtype).removeprefix("torch.")
     before = read_pieces(
         model, (p.old_ids for p in pieces), columns=old_columns, answers=None, keep_logits=compared
@@ -155,7 +159,9 @@ def check_model(
         _logits_check(before, after, number_type),
         _cost_check(edited, pieces, before, after, number_type),
     ]
-    return [*checks, check_other_text(edited, model)] if edited.added else checks
+    return (
+        [*checks, check_other_text(edited, model, start=edited.old_to_new[start])] if edited.added else checks
+    )
 
 
 def _logits_check(before: Reading, after: Reading, number_type: str) -> Check:

@@ -6,7 +6,6 @@ Runs the edited model on the bundled sentences and prompts (rows/elsewhere.py); 
 from dataclasses import replace
 from typing import Any
 
-from vocabkit.checkpoint.folder import start_token
 from vocabkit.models.split_rows import split_rows
 from vocabkit.models.word_model import WordModel
 from vocabkit.rows.elsewhere import find_other_texts
@@ -15,14 +14,14 @@ from vocabkit.verify.check import Check
 from vocabkit.verify.edited import Edited
 
 
-def check_other_text(edited: Edited, model: Any) -> Check:
+def check_other_text(edited: Edited, model: Any, *, start: int) -> Check:
     """6: in ordinary text of both languages new tokens take next to nothing, and answers begin as before.
 
-    model: the edited folder's, whose new rows become parameters of their own.
+    model: the edited folder's, whose new rows become parameters of their own. start: the id texts begin with.
     """
     first, stop = min(edited.added), max(edited.added) + 1
     split_rows(model, first=first, stop=stop)
-    reader = WordModel(model, start=start_token(edited.out), masked=True)
+    reader = WordModel(model, start=start, masked=True)
     texts = find_other_texts(edited.base, edited.base_encoder, edited.encoder, first_new=first).test
     read = {
         kind: read_places(

@@ -20,6 +20,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
+from vocabkit.checkpoint.folder import DOCUMENT_ENDS
 from vocabkit.corpus.files import Source, find_sources, print_note, read_blocks
 from vocabkit.corpus.records import HUB, STDIN, TEXT, BadRecord, parse_rows
 from vocabkit.corpus.streams import Notes
@@ -34,8 +35,6 @@ FORMAT, VERSION = "vocabkit-tokenized", 1
 ROWS, ABOUT = "rows.arrow", "about.json"
 BATCH = 512  # samples tokenized at a time
 SHOWN = 5  # bad rows of a source that are printed
-# What stands between two documents in pretraining, where that is not the end of an answer (eos_token).
-DOCUMENT_ENDS = ("<|endoftext|>", "<|end_of_text|>")
 BYTES_PER_TOKEN = 2  # a .txt becomes documents that mostly fit the context: text has 2 to 5
 
 
@@ -74,6 +73,7 @@ def load_dataset(
     *,
     max_length: int,
     stage_mix: dict[str, float] | None = None,
+    start: int | None = None,
     cache_dir: Path | None = None,
     seed: int = 0,
     text_field: str | None = None,
@@ -85,6 +85,7 @@ def load_dataset(
     conversation but the assistant's turns); num_bytes of UTF-8 text that the labels stand for; kind, an index
     of samples.KINDS; source, an index of data_paths.
 
+    start: the id that a text begins with (None: bos_token, or the end of a text where there is none).
     A weight (split_weight) repeats all rows of a source, or takes a random part of them. stage_mix: share of
     tokens per kind. The set is as large as it gets without repeating a row; kinds it does not name are left
     out. Conversations longer than max_length tokens are left out: cut, they would lose the answer. Raises
@@ -105,6 +106,7 @@ def load_dataset(
                 source,
                 tokenizer,
                 max_length=max_length,
+                ends=document_ends(tokenizer, start=start),
                 cache_dir=cache_dir,
                 text_field=text_field,
                 notes=notes,
@@ -157,8 +159,10 @@ def _print_report(name: str, report: Report, max_length: int, notes: Notes) -> N
 # Tokenizing and the cache
 
 
-def document_ends(tokenizer: Any) -> tuple[int, int]:
+def document_ends(tokenizer: Any, *, start: int | None = None) -> tuple[int, int]:
     """Return the ids a text begins and ends with; a tokenizer without bos_token begins with the end of one.
+
+    start: the first where it is known already.
 
     So every token of a text is predicted, whatever the tokenizer, and bits per byte can be compared.
     """
@@ -166,7 +170,7 @@ def document_ends(tokenizer: Any) -> tuple[int, int]:
     end = next((known[name] for name in DOCUMENT_ENDS if name in known), tokenizer.eos_token_id)
     if end is None:
         raise UserError(f"{tokenizer.name_or_path} has no eos_token; name one in its tokenizer_config.json")
-    start = tokenizer.bos_token_id
+    start = tokenizer.bos_token_id if start is None else start
     return (end if start is None else start), end
 
 
@@ -183,6 +187,7 @@ def _rows_of(
     tokenizer: Any,
     *,
     max_length: int,
+    ends: tuple[int, int],
     cache_dir: Path | None,
     text_field: str | None,
     notes: Notes,
@@ -193,8 +198,9 @@ def _rows_of(
 
     report = Report()
     batches = functools.partial(
-        _encoded, source, tokenizer, max_length=max_length, text_field=text_field, report=report, notes=notes
-    )
+        _encoded, source, tokenizer, max_length=max_length, ends=ends, text_field=text_field, report=report,
+        notes=notes,
+    )  # fmt: skip
     if cache_dir is None or source.kind in (HUB, STDIN):  # their content is known when they have been read
         table = pa.Table.from_batches(batches(), schema=_schema())
         return datasets.Dataset(table), report
@@ -205,6 +211,7 @@ def _rows_of(
         "tokenizer_sha256": hashlib.sha256(_description(tokenizer).encode()).hexdigest(),
         "kind": source.kind + source.compression,
         "max_length": max_length,
+        "document_ends": list(ends),
         "text_field": text_field,
     }
     folder = cache_dir / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
@@ -223,12 +230,19 @@ def _rows_of(
 
 def _description(tokenizer: Any) -> str:
     """All that decides how a tokenizer encodes."""
-    settings = [tokenizer.chat_template, tokenizer.special_tokens_map, document_ends(tokenizer)]
+    settings = [tokenizer.chat_template, tokenizer.special_tokens_map]
     return tokenizer.backend_tokenizer.to_str() + json.dumps(settings, default=str, sort_keys=True)
 
 
 def _encoded(
-    source: Source, tokenizer: Any, *, max_length: int, text_field: str | None, report: Report, notes: Notes
+    source: Source,
+    tokenizer: Any,
+    *,
+    max_length: int,
+    ends: tuple[int, int],
+    text_field: str | None,
+    report: Report,
+    notes: Notes,
 ) -> Iterator[Any]:
     """Record batches of a source; report is filled on the way."""
     size = BYTES_PER_TOKEN * max_length if source.kind == TEXT else None
@@ -249,17 +263,24 @@ def _encoded(
             rows_with_samples += 1
             waiting += [(place, sample) for sample in samples]
             if len(waiting) >= BATCH:
-                yield _batch(waiting, tokenizer, max_length=max_length, report=report)
+                yield _batch(waiting, tokenizer, max_length=max_length, ends=ends, report=report)
                 waiting = []
     if waiting:
-        yield _batch(waiting, tokenizer, max_length=max_length, report=report)
+        yield _batch(waiting, tokenizer, max_length=max_length, ends=ends, report=report)
 
 
-def _batch(placed: list[tuple[str, Sample]], tokenizer: Any, *, max_length: int, report: Report) -> Any:
+def _batch(
+    placed: list[tuple[str, Sample]],
+    tokenizer: Any,
+    *,
+    max_length: int,
+    ends: tuple[int, int],
+    report: Report,
+) -> Any:
     """A record batch of samples; texts are encoded together, which the tokenizer does on all cores."""
     import pyarrow as pa
 
-    start, end = document_ends(tokenizer)
+    start, end = ends
     texts = [sample.text for _, sample in placed if not sample.messages]
     encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
     of_texts = iter(encoded)
