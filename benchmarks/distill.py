@@ -59,6 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     from vocabkit.models.load import silence
     from vocabkit.models.word_model import load_word_model, rows_of_tensors
     from vocabkit.rows.contexts import TaughtContexts, find_contexts
+    from vocabkit.rows.elsewhere import find_other_texts
+    from vocabkit.rows.leak import read_places
     from vocabkit.rows.lessons import Settings, Teacher
     from vocabkit.rows.make import Origin, make_rows
     from vocabkit.tokenizer.encoder import extended, load_encoder
@@ -77,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         started, taught = time.process_time(), None
         if init == "distill":
             found = find_contexts(sources, contents, *encoders, per_word=count)
-            taught = TaughtContexts(found, [], [], Path(tempfile.mkdtemp()) / "state")
+            taught = TaughtContexts(found, [], sources, encoders[1], Path(tempfile.mkdtemp()) / "state")
             started = time.process_time()
         stored, facts = make_rows(origin, contents, init=init, taught=taught)
         seconds = time.process_time() - started
@@ -86,14 +88,17 @@ def main(argv: list[str] | None = None) -> int:
         if teacher is None:
             first_new = max(source.tokenizer.tokens) + 1
             model = load_word_model(args.model, rows, first_new=first_new)
-            teacher = Teacher(model, test, settings=Settings())
+            n_tokens = len(source.tokenizer.tokens)
+            other = find_other_texts(args.model, *encoders, first_new=n_tokens, corpora=sources).test
+            places = [read_places(model, some) for some in other.values()]
+            teacher = Teacher(model, test, places, settings=Settings())
         model.use(rows)
         losses = teacher.mean_losses()
         name = f"distill, {count} contexts" if count else init
         table.append({"init": name, **losses, "seconds": seconds, "steps": facts.get("steps", 0)})
         print(
             f"{name:22} input {losses['input']:.4f}  output {losses['output']:.3f}  "
-            f"mass {losses['mass']:.4f}  {seconds:7.1f} s of processor time",
+            f"mass {losses['mass']:.4f}  other {losses['other']:.4f}  {seconds:7.1f} s of processor time",
             flush=True,
         )
     print(

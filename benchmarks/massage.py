@@ -116,7 +116,8 @@ def measure_rows(
     if where is None:
         raise UserError(f"{model} has no new rows; extend it first: model_edit.py -t extend_vocab")
     contents, old, new = old_and_new_encoder(model, where)
-    contexts = find_contexts(find_sources([str(test)]), contents, old, new, per_word=1, part="test")
+    ids = range(where.first, where.stop)
+    contexts = find_contexts(find_sources([str(test)]), contents, old, new, per_word=1, part="test", ids=ids)
     sets = {
         arm: Rows(table_rows(folder, where.first, where.stop))
         for arm, folder in folders.items()

@@ -246,6 +246,8 @@ def run(args: argparse.Namespace, folder: Path, numbers: Sequence[int]) -> list[
     from vocabkit.models.word_model import Rows, load_word_model, rows_of_tensors
     from vocabkit.rows.contexts import counts_of, find_contexts
     from vocabkit.rows.distill import Trainer
+    from vocabkit.rows.elsewhere import find_other_texts
+    from vocabkit.rows.leak import read_places
     from vocabkit.rows.lessons import Settings
     from vocabkit.rows.make import Origin, make_rows
     from vocabkit.rows.measures import gap_of
@@ -268,6 +270,7 @@ def run(args: argparse.Namespace, folder: Path, numbers: Sequence[int]) -> list[
         for tensor in (source.tensors.embed[0], *source.tensors.head)
         if len(tensor.shape) > 1
     ]
+    other = find_other_texts(folder, *encoders, first_new=len(tokens), corpora=sources).train
     table = []
     for largest, fewest in ((numbers[-2], numbers[-2]), (numbers[-1], min(args.fewest, numbers[-1]))):
         able = [w for w in range(len(listed)) if counts[w] >= fewest and tested[w]]
@@ -282,6 +285,7 @@ def run(args: argparse.Namespace, folder: Path, numbers: Sequence[int]) -> list[
         values = {name: as_float32(raw, source.checkpoint.tensors[name]) for name, raw in stored.items()}
         start = rows_of_tensors(source.tensors, values)
         model = load_word_model(folder, start, first_new=first_new)
+        places = [read_places(model, some) for some in other.values()]
         base = appearances(model, own, words=False, seed=args.seed)
         print(f"\n{len(words)} words with {fewest:,} contexts or more, {len(own)} contexts to test with")
         print(HEAD)
@@ -299,7 +303,7 @@ def run(args: argparse.Namespace, folder: Path, numbers: Sequence[int]) -> list[
                     settings = Settings(epochs=args.passes)
                     steps = math.ceil(args.updates * len(words) / settings.batch)
                     trainer = Trainer(
-                        model, chosen, stats=stats, settings=settings, seed=args.seed,
+                        model, chosen, places, stats=stats, settings=settings, seed=args.seed,
                         steps=steps if schedule == "updates" else None,
                     )  # fmt: skip
                     trainer.train()
