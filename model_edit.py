@@ -93,6 +93,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--dictionary", type=Path, metavar="FILE",
         help='for --init english: lines English TAB Vietnamese, or .jsonl rows with "word" and "en"',
     )  # fmt: skip
+    add(
+        "--measure", action="store_true",
+        help="run the model, print what new tokens take of text where they do not belong, write nothing if "
+        "that is too much (--init distill does so in any case)",
+    )  # fmt: skip
     add("--seed", type=int, default=0, help="for --init random and distill (default: %(default)s)")
     add = parser.add_argument_group("verify_edit, compare_inits").add_argument
     add(

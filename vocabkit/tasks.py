@@ -63,7 +63,7 @@ def _extend(args: argparse.Namespace) -> int:
 
     out = args.out or default_out(args.model, task="extend_vocab")
     options = _of_both_edits(args) | _given(
-        args, "words num_tokens num_words syllables init contexts contexts_per_word dictionary seed"
+        args, "words num_tokens num_words syllables init contexts contexts_per_word dictionary seed measure"
     )
     extend_vocab(local_folder(args.model), out, base=_base(args), **options)
     return 0

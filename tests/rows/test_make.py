@@ -1,16 +1,18 @@
 """vocabkit/rows/make.py: what rows are distilled from, and what cannot be."""
 
 import json
+import re
 
 import pytest
 from distilling import CONTENTS, LINES, WORDS, make, write_texts
+from tiny import ROOT
 
 import model_edit
 from vocabkit.checkpoint.folder import open_folder
 from vocabkit.edit.extend import extend_vocab
 from vocabkit.errors import UserError
 from vocabkit.files import read_json
-from vocabkit.rows import names
+from vocabkit.rows import leak, names
 from vocabkit.rows.make import Origin, make_rows
 
 
@@ -55,3 +57,18 @@ def test_bad_inputs_write_nothing(qwen2, tmp_path):
     assert not list(tmp_path.glob("out*"))
     assert model_edit.main([*argv, "--contexts", str(texts), "--contexts_per_word", "2"]) == 0
     assert read_json(tmp_path / "out" / "vocab_edit.json")["init"]["contexts"] == [2, 2, 2, 0]
+
+
+def test_rows_of_any_init_can_be_measured_before_they_are_written(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    demo, words = ROOT / "data" / "demo", ROOT / "data" / "demo" / "words.txt"
+    extend_vocab(demo, out, words=words, init="weighted", measure=True)
+    said = capsys.readouterr().out
+    assert re.search(r"^English +[\d,]+ places: new tokens take \d+\.\d\d%", said, re.MULTILINE)
+    facts = read_json(out / "vocab_edit.json")["init"]
+    assert facts["other_text"].keys() == {"English", "Vietnamese", "chat prompts"} and facts["lowered"] == {}
+    monkeypatch.setattr(leak, "LIMITS", {"share": 0.0})
+    monkeypatch.setattr(leak, "judged", lambda read: dict.fromkeys(read, leak.NOTHING))  # it only guesses
+    with pytest.raises(UserError, match="take too much where they do not belong: English: the mean share"):
+        extend_vocab(demo, tmp_path / "no", words=words, init="weighted", measure=True)
+    assert not (tmp_path / "no").exists()

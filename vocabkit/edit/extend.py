@@ -21,7 +21,7 @@ from vocabkit.errors import UserError
 from vocabkit.files import sha256_file
 from vocabkit.outputs import check_new
 from vocabkit.rows.contexts import find_taught_contexts
-from vocabkit.rows.make import Origin, check_base, make_rows
+from vocabkit.rows.make import Origin, check_base, make_rows, measure_rows
 from vocabkit.rows.names import choose_init
 from vocabkit.tokenizer import bpe
 from vocabkit.tokenizer.encoder import load_encoder
@@ -54,6 +54,7 @@ def extend_vocab(
     contexts_per_word: int | None = None,
     dictionary: Path | None = None,
     seed: int = 0,
+    measure: bool = False,
     pad_multiple: int = 64,
     hardlink: bool = False,
     dry_run: bool = False,
@@ -64,6 +65,8 @@ def extend_vocab(
 
     words, num_tokens, num_words, syllables: the list and how much of it, see take_list().
     base: the checkpoint that MODEL was trimmed out of, whose rows an init may use where MODEL has lost them.
+    measure: run the model on text in which no new token belongs, and write nothing where these take too much
+    of it; distilled rows are measured in any case.
     init, contexts: how rows are made and the texts that `distill` reads, see rows.names.choose_init().
     Raises UserError for whatever the user can mend; OUT then does not exist, and the source is as it was.
     """
@@ -120,6 +123,8 @@ def extend_vocab(
                     },
                     taught=taught,
                 )
+                if measure and not taught:  # distilled rows have been measured
+                    facts |= measure_rows(edit.source, rows, [*merged, *contents], after)
             if facts.get("without_equivalent"):
                 with tqdm.external_write_mode():  # not into the line of a progress bar
                     print(f"{facts['without_equivalent']:,} words have no English equivalent: mean instead")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vocabkit.checkpoint.folder import Folder
-from vocabkit.checkpoint.numbers import RowStats, as_stored, rows_as_float32, stats_of
+from vocabkit.checkpoint.numbers import RowStats, as_float32, as_stored, rows_as_float32, stats_of
 from vocabkit.checkpoint.shards import Checkpoint
 from vocabkit.errors import UserError
 from vocabkit.rows import formulas
@@ -26,6 +26,8 @@ from vocabkit.tokenizer.tokenizer_json import TokenizerJson
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+    from vocabkit.rows.leak import Guarded
 
 BLOCK = 8192  # hidden states of old words that are compared at a time
 
@@ -193,12 +195,7 @@ def _distilled(
         state_file=taught.state_file,
         seed=seed,
     )
-    guarded.show(contents)
-    if guarded.broken:
-        raise UserError(
-            f"{model.path}: new tokens take too much where they do not belong: {guarded.broken[0]}; take "
-            "fewer words (--num_tokens)"
-        )
+    _refuse_broken(model, guarded, contents)
     made = dict(rows) | {tensor.name: done.input for tensor in embed}
     if done.output is not None:
         made[head[0].name] = done.output
@@ -211,6 +208,40 @@ def _distilled(
         **facts,
         **guarded.as_json(),
     }
+
+
+def measure_rows(
+    model: Folder, stored: Mapping[str, np.ndarray], contents: Sequence[str], encoder: "Tokenizer"
+) -> dict[str, Any]:
+    """Print and return what new rows take where they do not belong, whatever way they were made.
+
+    stored: tensor → (W, row_bytes) uint8; contents: texts of the new tokens; encoder: the tokenizer with them.
+    Raises UserError where that is too much.
+    """
+    from vocabkit.models.load import silence
+    from vocabkit.models.word_model import load_word_model, rows_of_tensors
+    from vocabkit.rows.elsewhere import find_other_texts
+    from vocabkit.rows.leak import guard
+
+    silence()
+    values = {name: as_float32(raw, model.checkpoint.tensors[name]) for name, raw in stored.items()}
+    rows = rows_of_tensors(model.tensors, values)
+    reader = load_word_model(model.path, rows, first_new=max(model.tokenizer.tokens) + 1)
+    n_tokens = len(model.tokenizer.tokens)
+    other = find_other_texts(model.path, load_encoder(model.path), encoder, first_new=n_tokens)
+    guarded = guard(reader, rows, other.test, norms=())
+    _refuse_broken(model, guarded, contents)
+    return guarded.as_json()
+
+
+def _refuse_broken(model: Folder, guarded: "Guarded", contents: Sequence[str]) -> None:
+    """Print what was measured; UserError where new tokens take too much."""
+    guarded.show(contents)
+    if guarded.broken:
+        raise UserError(
+            f"{model.path}: new tokens take too much where they do not belong: {guarded.broken[0]}; take "
+            "fewer words (--num_tokens), or --init distill"
+        )
 
 
 def _neighbours(model: Folder, contents: Sequence[str], merged: Mapping[str, list[str]]) -> list[list[str]]:
