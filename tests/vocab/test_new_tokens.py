@@ -79,7 +79,7 @@ def draw_merges(
 
 
 def extended(folder: Folder, merges: list[NewMerge]) -> tuple[Tokenizer, bytes | None]:
-    plan = extend_plan(folder.tokenizer, [], suppressed={}, new_merges=merges)
+    plan = extend_plan(folder.tokenizer, [], keep_out=False, new_merges=merges)
     data = folder.tokenizer.trimmed(plan.new_to_old, [], plan.merges)
     model = None
     for file in folder.spm_models.values():
@@ -159,7 +159,7 @@ def test_qwen_keeps_the_ids_of_its_added_tokens(real, tmp_path):
     folder, bundled = real("qwen2.5-instruct"), ROOT / "data" / "vi_words_chosen.jsonl"
     merges = make_merges(read_syllables(bundled, count=512), folder.tokenizer, folder.encoder, file=bundled)
     words = make_tokens(read_words(bundled, count=1024), folder.tokenizer, folder.encoder)
-    plan = extend_plan(folder.tokenizer, words, suppressed={}, new_merges=merges)
+    plan = extend_plan(folder.tokenizer, words, keep_out=False, new_merges=merges)
     trim_files(folder, tmp_path / "out", plan)
     old, new = (AutoTokenizer.from_pretrained(path) for path in (folder.path, tmp_path / "out"))
     assert len(new) == 151_665 + 512 + 1024

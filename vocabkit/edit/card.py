@@ -66,14 +66,14 @@ Mở như mọi checkpoint khác, với đoạn mã ở trên.
 """
 
 GUARD = (
-    "`generate()` cannot write a removed script: the {} tokens that could begin one of its characters byte "
-    "by byte are in `suppress_tokens` of `generation_config.json`. Runtimes that do not read this list "
-    "(llama.cpp, for one) can be given it as a logit bias."
+    "`generate()` does not write removed scripts: the {} tokens that could begin one of their characters "
+    "byte by byte, and that no Vietnamese, English or emoji needs, are in `suppress_tokens` of "
+    "`generation_config.json`. Runtimes that do not read this list (vLLM, for one) need it as a logit bias."
 )
 GUARD_VI = (
-    "`generate()` không thể viết chữ của hệ chữ đã bỏ: {} token có thể mở đầu một ký tự như vậy theo từng "
-    "byte nằm trong `suppress_tokens` của `generation_config.json`. Với trình chạy không đọc danh sách này "
-    "(như llama.cpp), hãy đưa nó vào logit bias."
+    "`generate()` không viết chữ của hệ chữ đã bỏ: {} token có thể mở đầu một ký tự như vậy theo từng byte, "
+    "mà tiếng Việt, tiếng Anh và emoji không cần tới, nằm trong `suppress_tokens` của "
+    "`generation_config.json`. Với trình chạy không đọc danh sách này (như vLLM), hãy đưa nó vào logit bias."
 )
 NO_GUARD = "Single bytes are not suppressed: a character of a removed script could still be spelled by bytes."
 NO_GUARD_VI = "Các byte đơn không bị chặn: ký tự của hệ chữ đã bỏ vẫn có thể được ghép theo từng byte."
@@ -103,11 +103,15 @@ def write_card(folder: Path, record: EditRecord, *, name: str) -> None:
         base=record.base_model,
         n_tokens=record.n_tokens,
         vocab_size=record.vocab_size,
-        pad_text=f"Rows {pad[0]} to {pad[1]} are padding, all zero, and never generated."
+        pad_text=f"Rows {pad[0]} to {pad[1]} are padding, all zero, and in `suppress_tokens` of "
+        "`generation_config.json`: a token that you add later gets one of them, and can be generated once "
+        "you take its id out of that list."
         if pad
         else "No padding rows.",
         pad_text_vi=(
-            f"Các hàng {pad[0]} đến {pad[1]} là phần đệm, toàn số 0, không bao giờ được sinh ra."
+            f"Các hàng {pad[0]} đến {pad[1]} là phần đệm, toàn số 0, và nằm trong `suppress_tokens` của "
+            "`generation_config.json`: token bạn thêm sau này sẽ nhận một trong các hàng đó, và chỉ được "
+            "sinh ra khi bạn bỏ id của nó khỏi danh sách ấy."
             if pad
             else "Không có hàng đệm."
         ),

@@ -27,7 +27,7 @@ from vocabkit.tokenizer import bpe
 from vocabkit.tokenizer.encoder import load_encoder
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson, stored_text
 from vocabkit.vocab.new_tokens import checked_encoder, make_merges, make_tokens
-from vocabkit.vocab.plan import NewMerge, NewToken, Plan, extend_plan
+from vocabkit.vocab.plan import FOREIGN, NewMerge, NewToken, Plan, extend_plan
 from vocabkit.vocab.word_list import (
     DICTIONARY,
     WORDS,
@@ -84,7 +84,8 @@ def extend_vocab(
         plan = extend_plan(
             source.tokenizer,
             tokens,
-            suppressed=source.record.suppressed if source.record else {},
+            keep_out=bool(source.record and FOREIGN in source.record.suppressed),
+            required_ids=source.required,
             new_merges=new_merges,
             pad_multiple=pad_multiple,
         )

@@ -6,7 +6,7 @@ generation_config.json, tokenizer_config.json and other JSON), and plain copies 
 templates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from vocabkit.tokenizer.settings import (
     renumber,
     replace_vocab_size,
     settings_files,
+    without_lost_bans,
 )
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson, dump_tokenizer_json
 from vocabkit.vocab.plan import Plan, suppressed_ids
@@ -41,9 +42,10 @@ def write_files(
     plan: Plan,
     spm_models: Mapping[str, Any],
     rows: int,
+    derived: Container[int] = (),
 ) -> list[str]:
     """Write all files but the weights; return the names of what was left out. rows: those of the source
-    matrices.
+    matrices. derived: ids in suppress_tokens that an earlier edit put there, and this one decides anew.
     """
     left_out = []
     new_entries = [token.entry() for token in plan.new_tokens]
@@ -70,7 +72,7 @@ def write_files(
         elif name in spm_models:
             _write_spm(path, target / name, spm_models[name], tokenizer, plan)
         elif name in settings:
-            _write_settings(path, target / name, tokenizer, plan, rows)
+            _write_settings(path, target / name, tokenizer, plan, rows=rows, derived=derived)
         else:
             copy_file(path, target / name)
     _write_generation_config(source, target, plan)
@@ -120,8 +122,10 @@ def _write_spm(path: Path, target: Path, model: Any, tokenizer: TokenizerJson, p
     target.write_bytes(spm.select_pieces(model, positions, new_pieces, merged=merged))
 
 
-def _write_settings(path: Path, target: Path, tokenizer: TokenizerJson, plan: Plan, rows: int) -> None:
-    settings = read_settings(path, tokenizer)
+def _write_settings(
+    path: Path, target: Path, tokenizer: TokenizerJson, plan: Plan, *, rows: int, derived: Container[int]
+) -> None:
+    settings = without_lost_bans(read_settings(path, tokenizer, derived=derived), plan.old_to_new)
     new = replace_vocab_size(renumber(settings, plan.old_to_new, path=path), old=rows, new=plan.vocab_size)
     if isinstance(new, dict) and isinstance(new.get("added_tokens_decoder"), dict):
         entries = {str(at): token.entry() for at, token in plan.new_ids.items()}

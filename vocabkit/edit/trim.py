@@ -12,7 +12,7 @@ from tqdm import tqdm
 from vocabkit.checkpoint.folder import Folder, open_folder, without_gc
 from vocabkit.edit.write import record_of, writing
 from vocabkit.vocab.lists import wanted_ids
-from vocabkit.vocab.plan import Plan, make_plan
+from vocabkit.vocab.plan import Plan, make_plan, writing_of
 
 
 def trim_vocab(
@@ -85,3 +85,5 @@ def print_plan(source: Folder, plan: Plan, origin: dict[str, Any]) -> None:
     if plan.written_scripts:
         listed = ", ".join(f"{script} ({count})" for script, count in sorted(plan.written_scripts.items()))
         print(f"the list keeps tokens of {listed}: the model can still write these scripts")
+    for line in writing_of(plan):
+        print(line)

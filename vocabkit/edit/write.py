@@ -30,7 +30,7 @@ from vocabkit.verify.edited import Edited, open_edited
 from vocabkit.verify.files import check_files
 from vocabkit.verify.rows import check_rows
 from vocabkit.verify.tokenizer import check_tokenizer
-from vocabkit.vocab.plan import Plan
+from vocabkit.vocab.plan import Plan, suppressed_ids
 
 
 @contextlib.contextmanager
@@ -89,6 +89,7 @@ class Edit:
             plan=plan,
             spm_models=source.spm_models,
             rows=source.tensors.rows,
+            derived=set(suppressed_ids(source.record.suppressed)) if source.record else (),
         )
         record.write(self._part)
         write_card(self._part, record, name=self._name)

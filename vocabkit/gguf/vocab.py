@@ -18,6 +18,7 @@ from dataclasses import field as default
 from pathlib import Path
 from typing import Any
 
+from vocabkit.checkpoint.record import EditRecord
 from vocabkit.errors import UserError
 from vocabkit.files import read_json_object
 from vocabkit.gguf.files import Field, field
@@ -25,8 +26,9 @@ from vocabkit.tokenizer import spm
 from vocabkit.tokenizer.bpe import byte_fallback_value, rank_merges
 from vocabkit.tokenizer.chat_template import read_template
 from vocabkit.tokenizer.encoder import GPT2, LLAMA3, QWEN2, load_encoder, splitting_pattern
-from vocabkit.tokenizer.settings import read_spm_models
+from vocabkit.tokenizer.settings import own_bans, read_spm_models, required_ids
 from vocabkit.tokenizer.tokenizer_json import BYTE_LEVEL_BPE, UNIGRAM, TokenizerJson, leaves
+from vocabkit.vocab.plan import FOREIGN, derive_bans, suppressed_ids
 
 GGML = "tokenizer.ggml."
 SUPPRESS = GGML + "suppress_tokens"
@@ -112,7 +114,7 @@ def read_vocab(folder: Path, tokenizer: TokenizerJson) -> GgufVocab:
     vocab.add_bos = bool(frame) and frame[0] == vocab.ids.get("bos")
     vocab.add_eos = bool(frame) and frame[-1] == vocab.ids.get("eos") and len(frame) > vocab.add_bos
     vocab.chat_template = read_template(folder)
-    vocab.suppressed = _suppressed(folder, len(vocab.tokens))
+    vocab.suppressed = _suppressed(folder, tokenizer, count=len(vocab.tokens))
     return vocab
 
 
@@ -204,7 +206,17 @@ def _special_ids(vocab: GgufVocab, folder: Path, tokenizer: TokenizerJson) -> No
         vocab.ids["eot"] = ends[0] if ends else vocab.ids["eos"]
 
 
-def _suppressed(folder: Path, tokens: int) -> list[int]:
-    """Ids that generation_config.json suppresses, without padding rows, which have no token here."""
+def _suppressed(folder: Path, tokenizer: TokenizerJson, *, count: int) -> list[int]:
+    """Ids that are not to be generated: what generation_config.json bans of its own, without padding rows,
+    which have no token here; and of a trimmed folder what keeps scripts out now.
+    """
     listed = read_json_object(folder / "generation_config.json", missing_ok=True).get("suppress_tokens") or []
-    return [token_id for token_id in listed if token_id < tokens]
+    record = EditRecord.find(folder)
+    derived = set(suppressed_ids(record.suppressed)) if record else set()
+    own = own_bans(listed, tokenizer.tokens, set(tokenizer.added.values()), derived=derived)
+    padding = [token_id for token_id in listed if token_id < count and token_id not in tokenizer.tokens]
+    foreign: list[int] = []
+    if record and FOREIGN in record.suppressed:
+        required = required_ids(folder, tokenizer, read_spm_models(folder))
+        foreign = derive_bans(tokenizer, required_ids=required).ids
+    return sorted({*own, *padding, *foreign})

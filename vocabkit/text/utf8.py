@@ -4,10 +4,19 @@ Reads and writes nothing. Judged by bytes, never by decoding with replacement ch
 """
 
 import codecs
+from collections.abc import Iterable
 from functools import cache
 from itertools import chain
 
-from vocabkit.text.unicode import DEFAULT_SCRIPTS, emoji_codes, first_foreign, is_emoji, runs_of, script_of
+from vocabkit.text.unicode import (
+    DEFAULT_SCRIPTS,
+    emoji_codes,
+    first_foreign,
+    foreign_script,
+    is_emoji,
+    runs_of,
+    script_of,
+)
 
 
 def _prefixes(starts: list[int], ends: list[int]) -> frozenset[bytes]:
@@ -126,3 +135,49 @@ def is_emoji_piece(token_bytes: bytes) -> bool:
     if parts is None or not (parts[0] or parts[2]):
         return False
     return all(map(is_emoji, parts[1].strip(" "))) and _emoji_pieces().fit(*parts)
+
+
+def spelled_foreign(
+    tokens: Iterable[bytes], allowed: frozenset[str] = DEFAULT_SCRIPTS
+) -> dict[str, frozenset[str]]:
+    """Return script → the foreign characters that some sequence of these tokens spells: all are searched.
+
+    A finite automaton: its state is the unfinished character with which a text ends. From each state that
+    can be reached, each token finishes the character, goes on with it, or breaks it.
+
+    >>> {script: len(chars) for script, chars in spelled_foreign([b"a\xd0", b"\xbfx", b"\x90"]).items()}
+    {'Cyrillic': 2}
+    """
+    prefixes = foreign_prefixes(allowed)
+    found: set[str] = set()
+    ends: list[set[bytes]] = [
+        set() for _ in range(4)
+    ]  # first n continuation bytes of tokens: what states meet
+    inner: set[bytes] = set()  # tokens of one or two continuation bytes alone, after which a state goes on
+    fresh: set[bytes] = set()
+    for data in tokens:
+        if data.isascii():
+            continue
+        size = next((at for at, byte in enumerate(data) if byte & 0xC0 != 0x80), len(data))
+        for first in range(1, min(size, 3) + 1):
+            ends[first].add(data[:first])
+        if size == len(data):
+            inner.add(data)
+        else:
+            found.update(data[size:].decode("utf-8", "ignore"))
+            fresh.add(tail_of(data))
+    fresh &= prefixes
+    seen: set[bytes] = set()
+    while fresh:
+        seen |= fresh
+        after: set[bytes] = set()
+        for state in fresh:
+            lacks = 1 + (state[0] >= 0xE0) + (state[0] >= 0xF0) + 1 - len(state)
+            found.update(b"".join(state + end for end in ends[lacks]).decode("utf-8", "ignore"))
+            after.update(state + some for some in inner if len(some) < lacks)
+        fresh = (after & prefixes) - seen
+    scripts: dict[str, set[str]] = {}
+    for char in found:
+        if script := foreign_script(char, allowed):
+            scripts.setdefault(script, set()).add(char)
+    return {script: frozenset(chars) for script, chars in sorted(scripts.items())}

@@ -132,7 +132,21 @@ def derivation(token: str, rank_of: RankOf) -> list[Merge]:
 
     Where the last product is not the token itself, BPE never makes the token (see `ignore_merges`).
     """
-    parts = list(token)
+    return _encoded(token, rank_of)[1]
+
+
+def encode(text: str, rank_of: RankOf) -> list[str]:
+    """Return the tokens that BPE makes of a text of its alphabet.
+
+    >>> encode("hoch", rank_merges([("h", "o"), ("ho", "c")]).get)
+    ['hoc', 'h']
+    """
+    return _encoded(text, rank_of)[0]
+
+
+def _encoded(text: str, rank_of: RankOf) -> tuple[list[str], list[Merge]]:
+    """(the tokens, the merges that made them) of a text."""
+    parts = list(text)
     performed: list[Merge] = []
     ranks = [_rank(pair, rank_of) for pair in zip(parts, parts[1:], strict=False)]
     while ranks and (lowest := min(ranks)) < NEVER:
@@ -146,7 +160,7 @@ def derivation(token: str, rank_of: RankOf) -> list[Merge]:
             ranks[at - 1] = _rank((parts[at - 1], parts[at]), rank_of)
         if at < len(ranks):
             ranks[at] = _rank((parts[at], parts[at + 1]), rank_of)
-    return performed
+    return parts, performed
 
 
 def _rank(pair: Merge, rank_of: RankOf) -> float:

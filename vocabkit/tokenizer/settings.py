@@ -6,7 +6,7 @@ are searched.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,39 @@ def collect_ids(settings: Any) -> dict[int, str]:
     return found
 
 
+def without_lost_bans(settings: Any, kept: Container[int]) -> Any:
+    """Return settings without what forbids, or only lists, tokens that are not kept.
+
+    A token that is not there needs no ban: such ids of suppress_tokens and begin_suppress_tokens go, the
+    sequences of bad_words_ids and those of sequence_bias with a negative value that hold one, and the entries
+    of lang_to_id. A field of which nothing is left goes too: generate() refuses empty ones.
+
+    >>> without_lost_bans({"suppress_tokens": [1, 2], "bad_words_ids": [[3], [1, 3]], "eos_token_id": 3}, {1})
+    {'suppress_tokens': [1], 'eos_token_id': 3}
+    """
+
+    def stays(value: Any) -> bool:
+        if isinstance(value, list):
+            return all(map(stays, value))
+        return not isinstance(value, int) or isinstance(value, bool) or value < 0 or value in kept
+
+    def field(name: str, value: Any) -> Any:
+        if name in ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids") and isinstance(value, list):
+            return list(filter(stays, value))
+        if name == "sequence_bias" and isinstance(value, list):
+            return [[ids, bias] for ids, bias in value if bias >= 0 or stays(ids)]
+        if name == "lang_to_id" and isinstance(value, Mapping):
+            return {language: token_id for language, token_id in value.items() if stays(token_id)}
+        return without_lost_bans(value, kept)
+
+    if isinstance(settings, Mapping):
+        new = {name: field(name, value) for name, value in settings.items()}
+        return {name: value for name, value in new.items() if value or value == settings[name]}
+    if isinstance(settings, list):
+        return [without_lost_bans(value, kept) for value in settings]
+    return settings
+
+
 def renumber(settings: Any, old_to_new: Mapping[int, int], *, path: Path) -> Any:
     """Return settings with old ids replaced by new ones; UserError for an id whose token is gone."""
 
@@ -144,28 +177,58 @@ def settings_files(folder: Path) -> list[Path]:
     ]
 
 
-def read_settings(path: Path, tokenizer: TokenizerJson) -> Any:
-    """Return what a settings file holds, without the padding rows of an earlier trimming in suppress_tokens.
-
-    A row without a token is never kept, so that there is nothing left to suppress.
-    """
+def read_settings(path: Path, tokenizer: TokenizerJson, *, derived: Container[int] = ()) -> Any:
+    """Return what a settings file holds, its suppress_tokens as own_bans() gives them."""
     settings = read_json(path)
     if isinstance(settings, dict) and isinstance(settings.get("suppress_tokens"), list):
-        settings["suppress_tokens"] = [i for i in settings["suppress_tokens"] if i in tokenizer.tokens]
+        settings["suppress_tokens"] = own_bans(
+            settings["suppress_tokens"], tokenizer.tokens, set(tokenizer.added.values()), derived=derived
+        )
     return settings
 
 
+def own_bans(
+    listed: Sequence[int],
+    tokens: Container[int],
+    added: Container[int],
+    *,
+    derived: Container[int] = (),
+) -> list[int]:
+    """Return suppress_tokens without the padding rows of an earlier trimming and without what it derived.
+
+    A row without a token is never kept, so that there is nothing left to suppress. Nor does a ban of a
+    padding row hold for a token that was added later and got the row: those are the added tokens in the run
+    of banned rows that ends with the padding.
+
+    >>> own_bans([2, 5, 6, 7, 8], tokens={0, 1, 2, 3, 4, 5, 6}, added={0, 4, 5, 6})  # 7, 8: padding
+    [2]
+    """
+    rows = set(listed)
+    at = max(rows, default=-1)
+    late = set()
+    if at not in tokens:
+        while at in rows and (at not in tokens or at in added):
+            late.add(at)
+            at -= 1
+    return [i for i in listed if i in tokens and i not in derived and i not in late]
+
+
 def required_ids(folder: Path, tokenizer: TokenizerJson, spm_models: Mapping[str, Any]) -> set[int]:
-    """Return the ids that a file other than tokenizer.json names; UserError if one is no token."""
+    """Return the ids that a file other than tokenizer.json asks for; UserError if one that it names is no
+    token.
+
+    What a file only forbids is no reason to keep a token, see without_lost_bans().
+    """
     required: set[int] = set()
     for path in settings_files(folder):
-        for token_id, where in collect_ids(read_settings(path, tokenizer)).items():
+        settings = read_settings(path, tokenizer)
+        for token_id, where in collect_ids(settings).items():
             if token_id not in tokenizer.tokens:
                 raise UserError(
                     f"{path}: {where} is {token_id}, but none of the {len(tokenizer.tokens):,} tokens of "
                     "tokenizer.json has this id; mend the file, or download both again"
                 )
-            required.add(token_id)
+        required |= collect_ids(without_lost_bans(settings, ())).keys()
     for name, model in spm_models.items():
         ids = spm.piece_tokens(model, path=folder / name, vocab=tokenizer.piece_ids)
         required.update(ids[at] for at in spm.required_pieces(model))

@@ -4,7 +4,7 @@ A check reads both folders and writes nothing. A finding is a sentence that name
 edit is right if no check has one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,10 @@ def print_checks(checks: Sequence[Check]) -> None:
 def _number(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 1e-3 else f"{value:,.4f}"
+    if isinstance(value, Mapping):
+        most = sorted(value.items(), key=lambda item: (-item[1], item[0]))
+        listed = ", ".join(f"{name} {count:,}" for name, count in most[:6])
+        return f"({listed}{f' and {len(most) - 6} more' if len(most) > 6 else ''})"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -16,12 +16,13 @@ from vocabkit.verify.edited import open_edited
 from vocabkit.verify.files import check_files
 from vocabkit.verify.rows import check_rows
 from vocabkit.verify.tokenizer import check_tokenizer
+from vocabkit.verify.writes import check_writes
 
 
 def verify_edit(
     base: Path, model: Path, *, texts: Sequence[str | Path] | None = None, dtype: str | None = None
 ) -> bool:
-    """Run checks 1 to 5 on MODEL beside BASE, print and record them; return whether all hold.
+    """Run checks 1 to 7 on MODEL beside BASE, print and record them; return whether all hold.
 
     Models are run only where files, tokenizer and rows hold: else they would not load, or differ for that
     reason.
@@ -37,12 +38,14 @@ def verify_edit(
             check_tokenizer(edited, read_texts(paths), name=name),
             check_rows(edited),
         ]
+        writes = check_writes(edited, read_texts(paths))
     if not any(check.findings for check in checks):
         from vocabkit.models.load import silence
         from vocabkit.verify.logits import check_model
 
         silence()
         checks += check_model(edited, read_texts(paths, lines_per_text=1), dtype=dtype)
+    checks.append(writes)
     print_checks(checks)
     write_report(model, checks, base=base, model=model)
     passed = not any(check.findings for check in checks)

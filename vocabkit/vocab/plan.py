@@ -5,14 +5,16 @@ Reads and writes nothing.
 """
 
 import functools
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from vocabkit.text.unicode import DEFAULT_SCRIPTS, foreign_script
-from vocabkit.text.utf8 import foreign_prefixes, tail_of
+from vocabkit.text.writing import name_spelled
 from vocabkit.tokenizer import bpe, spm
-from vocabkit.tokenizer.tokenizer_json import UNIGRAM, TokenizerJson
+from vocabkit.tokenizer.tokenizer_json import BYTE_LEVEL_BPE, UNIGRAM, TokenizerJson
+from vocabkit.vocab.bans import Bans
 
 ROWS_MULTIPLE = 64  # of a new model, unless asked otherwise: fast for the matrix units of GPUs
 
@@ -66,6 +68,7 @@ class Plan:
     suppressed: reason → new ids that generate() must not choose.
     requested, always_kept, added_by_closure: how many tokens are kept for which reason, first that fits.
     written_scripts: scripts outside the allowed ones that the kept list itself holds tokens of.
+    bans: what FOREIGN in suppressed means for writing, None with all bytes allowed.
     new_merges, new_tokens: what is added after the kept tokens: first what BPE makes by itself, then added
     tokens, since runtimes number added tokens from the end of the vocabulary on.
     """
@@ -77,6 +80,7 @@ class Plan:
     always_kept: int
     added_by_closure: int
     written_scripts: dict[str, int] = field(default_factory=dict)
+    bans: Bans | None = None
     new_merges: tuple[NewMerge, ...] = ()
     new_tokens: tuple[NewToken, ...] = ()
 
@@ -159,8 +163,16 @@ def make_plan(
     vocab_size = round_up(n_tokens, pad_multiple)
     written = _foreign_scripts(tokenizer, requested - always, scripts)
     suppressed: dict[str, list[int]] = {PADDING: list(range(n_tokens, vocab_size))}
+    bans = None
     if not allow_all_bytes:
-        suppressed[FOREIGN] = _may_begin_foreign(tokenizer, new_to_old, scripts | set(written))
+        bans = Bans(
+            {new: tokenizer.tokens[old] for new, old in enumerate(new_to_old)},
+            {new: tokenizer.token_bytes[old] for new, old in enumerate(new_to_old)},
+            family=tokenizer.family,
+            orders=merge_orders(tokenizer, spm_models),
+            scripts=scripts | set(written),
+        )
+        suppressed[FOREIGN] = bans.ids
     return Plan(
         new_to_old=new_to_old,
         vocab_size=vocab_size,
@@ -169,6 +181,7 @@ def make_plan(
         always_kept=len(always - requested),
         added_by_closure=len(closed - requested - always),
         written_scripts=written,
+        bans=bans,
     )
 
 
@@ -176,30 +189,53 @@ def extend_plan(
     tokenizer: TokenizerJson,
     new_tokens: Sequence[NewToken],
     *,
-    suppressed: Mapping[str, Iterable[int]],
+    keep_out: bool,
+    required_ids: Iterable[int] = (),
     new_merges: Sequence[NewMerge] = (),
     pad_multiple: int = ROWS_MULTIPLE,
 ) -> Plan:
     """Return the plan that keeps every token and adds new ones after the last.
 
-    suppressed: reason → ids of the source that generate() must not choose; its padding rows are replaced by
-    the new ones. Holes between the source's ids are closed.
+    keep_out: whether the tokens of the source, and now the new ones too, must not spell a script that they do
+    not hold. Holes between the source's ids are closed; its padding rows are replaced by the new ones.
     """
     new_to_old = list(tokenizer.tokens)
     n_tokens = len(new_to_old) + len(new_merges) + len(new_tokens)
     vocab_size = round_up(n_tokens, pad_multiple)
-    old_to_new = {old: new for new, old in enumerate(new_to_old)}
-    kept = {reason: [old_to_new[i] for i in ids] for reason, ids in suppressed.items() if reason != PADDING}
-    kept[PADDING] = list(range(n_tokens, vocab_size))
+    suppressed = {PADDING: list(range(n_tokens, vocab_size))}
+    if keep_out:
+        suppressed[FOREIGN] = derive_bans(tokenizer, required_ids=required_ids, new_merges=new_merges).ids
     return Plan(
         new_to_old=new_to_old,
         vocab_size=vocab_size,
-        suppressed={reason: ids for reason, ids in kept.items() if ids},
+        suppressed={reason: ids for reason, ids in suppressed.items() if ids},
         requested=len(new_merges) + len(new_tokens),
         always_kept=len(new_to_old),
         added_by_closure=0,
         new_merges=tuple(new_merges),
         new_tokens=tuple(new_tokens),
+    )
+
+
+def derive_bans(
+    tokenizer: TokenizerJson, *, required_ids: Iterable[int] = (), new_merges: Sequence[NewMerge] = ()
+) -> Bans:
+    """Return the bans of a trimmed tokenizer as it is, by its tokens in order and new merges after them.
+
+    What an earlier edit banned does not count: tokens may have come since.
+    """
+    names = [*tokenizer.tokens.values(), *(merge.token for merge in new_merges)]
+    data = list(tokenizer.token_bytes.values())
+    own = bpe.byte_level_bytes if tokenizer.family == BYTE_LEVEL_BPE else bpe.sentencepiece_bytes
+    data += [own(merge.token) for merge in new_merges]
+    listed = tokenizer.tokens.keys() - tokenizer.byte_ids() - tokenizer.referenced_ids() - set(required_ids)
+    ranks = bpe.rank_merges([*tokenizer.merges, *((merge.left, merge.right) for merge in new_merges)])
+    return Bans(
+        dict(enumerate(names)),
+        dict(enumerate(data)),
+        family=tokenizer.family,
+        orders=[ranks.get],
+        scripts=DEFAULT_SCRIPTS | set(_foreign_scripts(tokenizer, listed, DEFAULT_SCRIPTS)),
     )
 
 
@@ -227,21 +263,23 @@ def _foreign_scripts(tokenizer: TokenizerJson, ids: Iterable[int], scripts: froz
     return counts
 
 
-def _may_begin_foreign(tokenizer: TokenizerJson, new_to_old: list[int], scripts: frozenset[str]) -> list[int]:
-    """Return the new ids of tokens that end inside a character which could turn out foreign.
-
-    A foreign character is either whole inside a token, and then that token is not kept, or its bytes are
-    spread over several, and then the first of these ends with a proper prefix of its UTF-8 form. Without
-    those tokens no sequence of tokens spells a foreign character. The price: an allowed character that
-    shares such a prefix and has no token of its own can be read but no longer written (of Qwen2.5's, 3,457
-    of 11,624 assigned ones: mostly phonetic letters, rare signs of mathematics, historic marks; also the
-    keycap of 1️⃣, which Qwen2.5 spells E2 83 A3).
-    """
-    prefixes = foreign_prefixes(scripts)
-    token_bytes = tokenizer.token_bytes
-    return [new for new, old in enumerate(new_to_old) if tail_of(token_bytes[old]) in prefixes]
-
-
 def suppressed_ids(suppressed: Mapping[str, Iterable[int]]) -> list[int]:
     """Return all suppressed ids in order, each once."""
     return sorted({token_id for ids in suppressed.values() for token_id in ids})
+
+
+def writing_of(plan: Plan) -> list[str]:
+    """Return lines for people: what can still be spelled of removed scripts, and what cannot be written."""
+    lines: list[str] = []
+    if plan.bans is None:
+        return lines
+    if plan.bans.spelled:
+        named = name_spelled(plan.bans.spelled)
+        lines.append(f"could still be spelled, by bytes that allowed writing needs: {named}")
+    if lost := plan.bans.unwritable:
+        signs = [char for char in lost if ord(char) >= 0x2000 and unicodedata.category(char)[0] in "SP"]
+        shown = " ".join([*signs, *(char for char in lost if char.isalpha())][:16])
+        lines.append(
+            f"cannot be written: {len(lost):,} rare characters of the allowed scripts, such as {shown}"
+        )
+    return lines
