@@ -41,7 +41,7 @@ def needed_ids(
     >>> ranks = bpe.rank_merges([("Ġ", "á"), ("á", "º")]).get
     >>> tails = {0: b"\\xe1", 3: b"\\xe1\\xba", 5: b"\\xe1"}
     >>> sorted(needed_ids(tokens, tails=tails, characters="ạ", family=BYTE_LEVEL_BPE, orders=[ranks]))
-    [3]
+    [3, 5]
     """
     encoded = [char.encode("utf-8") for char in characters]
     if family != BYTE_LEVEL_BPE:

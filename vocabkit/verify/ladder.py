@@ -24,8 +24,8 @@ def verify_edit(
 ) -> bool:
     """Run checks 1 to 7 on MODEL beside BASE, print and record them; return whether all hold.
 
-    Models are run only where files, tokenizer and rows hold: else they would not load, or differ for that
-    reason.
+    The others are asked only where files, tokenizer and rows hold: else a model would not load, or differ for
+    that reason.
     """
     paths = list(texts) if texts else [SELF_TEST_TEXTS]
     check_readable(paths)
@@ -38,14 +38,13 @@ def verify_edit(
             check_tokenizer(edited, read_texts(paths), name=name),
             check_rows(edited),
         ]
-        writes = check_writes(edited, read_texts(paths))
     if not any(check.findings for check in checks):
         from vocabkit.models.load import silence
         from vocabkit.verify.logits import check_model
 
         silence()
-        checks += check_model(edited, read_texts(paths, lines_per_text=1), dtype=dtype)
-    checks.append(writes)
+        writes = check_writes(edited, read_texts(paths))
+        checks += [*check_model(edited, read_texts(paths, lines_per_text=1), dtype=dtype), writes]
     print_checks(checks)
     write_report(model, checks, base=base, model=model)
     passed = not any(check.findings for check in checks)
