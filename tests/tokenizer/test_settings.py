@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vocabkit.errors import UserError
-from vocabkit.tokenizer.settings import collect_ids, map_ids, renumber, replace_vocab_size, vocab_size_of
+from vocabkit.tokenizer.settings import (
+    collect_ids,
+    map_ids,
+    own_bans,
+    renumber,
+    replace_vocab_size,
+    vocab_size_of,
+    without_lost_bans,
+)
 
 PATH = Path("model/config.json")
 # Every kind of field that transformers writes ids into, ids 1 to 37 in order
@@ -110,3 +118,45 @@ def test_replace_vocab_size_only_where_it_is_the_old_one():
     assert replace_vocab_size(config, old=9, new=5) == {
         "vocab_size": 5, "text_config": {"vocab_size": 5}, "vision": {"vocab_size": 4}, "hidden_size": 9,
     }  # fmt: skip
+
+
+def test_bans_of_tokens_that_go_are_dropped_and_the_others_stay():
+    """Each kind of ban, in nested settings too; a positive bias and forced ids are wishes, no bans."""
+    settings = {
+        "suppress_tokens": [1, 2, -1],
+        "begin_suppress_tokens": [2],
+        "bad_words_ids": [[1], [1, 2], [2]],
+        "sequence_bias": [[[1, 2], -5.0], [[2], 2.5], [[1], -1.0]],
+        "lang_to_id": {"<|vi|>": 1, "<|zh|>": 2},
+        "eos_token_id": [2],
+        "forced_decoder_ids": [[1, 2]],
+        "temperature": 0.0,
+        "text_config": {"suppress_tokens": [2, 1]},
+    }
+    assert without_lost_bans(settings, {1}) == {
+        "suppress_tokens": [1, -1],
+        "bad_words_ids": [[1]],
+        "sequence_bias": [[[2], 2.5], [[1], -1.0]],
+        "lang_to_id": {"<|vi|>": 1},
+        "eos_token_id": [2],
+        "forced_decoder_ids": [[1, 2]],
+        "temperature": 0.0,
+        "text_config": {"suppress_tokens": [1]},
+    }
+    assert without_lost_bans(settings, {1, 2}) == settings
+    assert collect_ids(without_lost_bans(settings, ())).keys() == {2}
+
+
+@pytest.mark.parametrize(
+    "listed, derived, left",
+    [
+        ([2, 6, 7, 8], (), [2]),  # 7 and 8 are padding; the added token 6 got a row of it
+        ([2, 5, 7, 8], (), [2, 5]),  # 6 may be generated, so 5 is banned for a reason of its own
+        ([2, 3, 4, 5, 6, 7], (), [2, 3]),  # 3 is no added token
+        ([2, 5], (), [2, 5]),  # no padding at all
+        ([2, 3, 5], {2}, [3, 5]),
+        ([], (), []),
+    ],
+)
+def test_bans_of_padding_do_not_outlive_it(listed, derived, left):
+    assert own_bans(listed, range(7), {4, 5, 6}, derived=derived) == left

@@ -25,7 +25,7 @@ from vocabkit.verify.edited import Edited
 if TYPE_CHECKING:
     import tokenizers
 
-BATCH = 20_000  # texts encoded in one call of the tokenizers library
+BATCH, LINES = 20_000, 50  # texts encoded in one call of the tokenizers library, and together as one text
 
 
 def check_writes(edited: Edited, texts: Iterable[str]) -> Check:
@@ -98,13 +98,22 @@ def _name(edited: Edited, token_id: int) -> str:
 def _unwritable(
     encoder: "tokenizers.Tokenizer", texts: Iterable[str], banned: set[int]
 ) -> tuple[int, list[str]]:
-    """Return how many texts there are, and which of them are encoded with a banned token."""
+    """Return how many texts there are, and which of them are encoded with a banned token.
+
+    Many are encoded as one, line by line, which is four times as fast; where that needs a banned token, each
+    is looked at alone.
+    """
+
+    def needs_banned(some: list[str]) -> list[str]:
+        encodings = encoder.encode_batch_fast(some, add_special_tokens=False)
+        return [text for text, e in zip(some, encodings, strict=True) if not banned.isdisjoint(e.ids)]
+
     count, lost, iterator = 0, [], iter(texts)
     while batch := list(itertools.islice(iterator, BATCH)):
         count += len(batch)
-        for text, encoding in zip(
-            batch, encoder.encode_batch_fast(batch, add_special_tokens=False), strict=True
-        ):
-            if not banned.isdisjoint(encoding.ids):
-                lost.append(text)
+        groups = {
+            "\n".join(some): some for at in range(0, len(batch), LINES) if (some := batch[at : at + LINES])
+        }
+        for together in needs_banned(list(groups)):
+            lost += needs_banned(groups[together]) or [together]
     return count, lost
