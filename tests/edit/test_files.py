@@ -4,6 +4,7 @@ import json
 
 import pytest
 from tiny import SENTENCES, TINY_KINDS, edit_json, open_folder, trim_files
+from tokenizers import AddedToken, Tokenizer
 
 from vocabkit.errors import UserError
 from vocabkit.files import write_json
@@ -270,3 +271,33 @@ def test_merges_txt_with_windows_line_ends_or_without_a_version(tiny_copy, tmp_p
     out = trim(path, tmp_path / "out").out
     lines = (out.path / "merges.txt").read_text(encoding="utf-8").splitlines()
     assert [tuple(line.split(" ")) for line in lines] == out.tokenizer.merges
+
+
+def test_a_token_that_was_added_later_can_be_generated(tiny_copy, tmp_path):
+    """It got the first padding row, which the folder's suppress_tokens bans: no task carries that ban on."""
+    once = trim(tiny_copy("qwen"), tmp_path / "once").out.path
+    encoder = Tokenizer.from_file(str(once / "tokenizer.json"))
+    encoder.add_tokens([AddedToken("<nước>", normalized=False)])
+    encoder.save(str(once / "tokenizer.json"))
+    new = encoder.token_to_id("<nước>")
+    assert new in read(once / "generation_config.json")["suppress_tokens"]
+    (once / "vocab_edit.json").unlink(missing_ok=True)  # as save_pretrained leaves it
+    twice = trim(once, tmp_path / "twice")
+    assert twice.map([new])[0] not in read(twice.out.path / "generation_config.json")["suppress_tokens"]
+
+
+def test_bans_of_tokens_that_go_keep_nothing_and_are_dropped(tiny_copy, tmp_path):
+    """A list of Han tokens that the base may not write is no reason to keep them."""
+    path = tiny_copy("qwen")
+    plain = trim(path, tmp_path / "plain").plan
+    gone = sorted(set(open_folder(path).tokenizer.tokens) - set(plain.new_to_old))[:8]
+    edit_json(
+        path / "generation_config.json",
+        suppress_tokens=[80, *gone], begin_suppress_tokens=gone, bad_words_ids=[[80, gone[0]], [80, 81]],
+    )  # fmt: skip
+    trimmed = trim(path, tmp_path / "out")
+    settings = read(trimmed.out.path / "generation_config.json")
+    assert trimmed.plan.new_to_old == plain.new_to_old
+    assert trimmed.map([80])[0] in settings["suppress_tokens"]
+    assert "begin_suppress_tokens" not in settings
+    assert settings["bad_words_ids"] == [trimmed.map([80, 81])]
