@@ -19,6 +19,7 @@ from vocabkit.chat.stream import stream_text
 from vocabkit.errors import UserError
 from vocabkit.models import load
 from vocabkit.tokenizer.chat_template import Message
+from vocabkit.tokenizer.settings import own_bans
 
 
 class TransformersBackend(Backend):
@@ -104,6 +105,11 @@ class TransformersBackend(Backend):
         if config.pad_token_id is None:
             pad = self.tokenizer.pad_token_id
             options["pad_token_id"] = pad if pad is not None else min(end_ids, default=0)
+        if banned := config.suppress_tokens:
+            # A token that was added to a trimmed folder has one of its padding rows, and may be chosen.
+            tokens = range(len(self.tokenizer))
+            own = set(own_bans(banned, tokens, self.tokenizer.added_tokens_decoder))
+            options["suppress_tokens"] = [at for at in banned if at in own or at not in tokens]
         if getattr(config, "stop_strings", None):
             options["tokenizer"] = self.tokenizer
         if sampling.repetition_penalty is not None:
