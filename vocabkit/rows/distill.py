@@ -15,9 +15,10 @@ state exist for the new rows alone. Four terms, per batch of contexts:
 After each step the norms are brought into the range of the old rows' norms. A row whose word is in no context
 of a batch still learns from it where it should not be chosen.
 
-Cost: the teacher reads each context once (the states are kept in memory, up to a bound, and read again beyond
-it), the student reads it forth and back in each epoch: contexts per word × (1 + 2 × epochs) forwards a word,
-175 for 25 contexts and 3 epochs.
+Cost: the teacher reads each context once (its states and what it remembers are kept in memory, up to a bound,
+and read again beyond it); the student goes on from what the teacher had read before the word and reads some
+13 tokens forth and back in each epoch. For 25 contexts of 45 tokens and 3 epochs that is
+25 × (45 + 3 × 2 × 13) = 3,075 tokens a word. Other text costs next to nothing after it was read once.
 
 Reads a model's folder; writes its state beside the result now and then, from which the same call goes on with
 the same numbers. Removing that is the caller's, once the rows are saved.

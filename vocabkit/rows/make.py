@@ -215,7 +215,7 @@ def measure_rows(
 ) -> dict[str, Any]:
     """Print and return what new rows take where they do not belong, whatever way they were made.
 
-    stored: tensor → (W, row_bytes) uint8; contents: texts of the new tokens; encoder: the tokenizer with them.
+    stored: tensor → (W, row_bytes) uint8; contents: texts of the new tokens, which encoder knows.
     Raises UserError where that is too much.
     """
     from vocabkit.models.load import silence
