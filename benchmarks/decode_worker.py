@@ -137,7 +137,7 @@ def open_gguf(path: Path, threads: int) -> Opened:
             self.llama.reset()
             return super().generate(*args, **options)
 
-    backend = Afresh(str(path), context=512, threads=threads)
+    backend = Afresh(str(path), threads=threads)
     tensors = read_gguf(path).tensors
     looked_up = "token_embd.weight" if "output.weight" in tensors else ""
     return Opened(
