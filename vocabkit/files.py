@@ -30,9 +30,9 @@ OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds; UserError if it is missing, not UTF-8 or not JSON."""
+    """Return what a JSON file holds, behind its byte order mark; UserError if it is missing or no JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; give a folder that holds a complete checkpoint") from None
     except UnicodeDecodeError as error:
@@ -154,21 +154,31 @@ def progress_bar(total: int, what: str) -> Any:
 
 
 def open_text(path: Path) -> IO[str]:
-    """Open a plain, .gz, .xz or .bz2 text file for reading as UTF-8."""
+    """Open a plain, .gz, .xz or .bz2 text file for reading as UTF-8, behind its byte order mark."""
     opener: Any = OPENERS.get(path.suffix, open)
     try:
-        return opener(path, "rt", encoding="utf-8")
+        return opener(path, "rt", encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path} is missing; give an existing text file") from None
 
 
+# Windows editors begin files with a byte order mark; files put together have it inside. A tab stays: it
+# parts the columns of a dictionary, the last of which may be missing.
+AROUND_A_LINE = "\ufeff \u00a0\r\n\f\v"
+
+
 def text_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield ("FILE:LINE", line) of a text file's lines that are not blank; UserError if it is no text."""
+    """Yield ("FILE:LINE", line) of a list, a file that people write by hand; UserError if it is no text.
+
+    Every such file is read here. The end of a line may be that of any system; spaces and a byte order mark
+    around a line go; an empty line and one whose first character is # say nothing.
+    """
     number = 0
     try:
         with open_text(path) as file:
             for number, line in enumerate(file, 1):
-                if not line.isspace():
+                line = line.strip(AROUND_A_LINE)
+                if line.strip() and not line.startswith("#"):
                     yield f"{path}:{number}", line
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text near line {number + 1}; convert it with iconv") from None

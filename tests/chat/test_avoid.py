@@ -172,5 +172,7 @@ def test_phrases_of_a_file(tmp_path):
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="not UTF-8"):
         read_phrases([], file)
+    file.write_bytes("\ufeffMy name\r\n # no phrase\r thời_gian rảnh\n\ufeff\nsnake_case\n".encode())
+    assert read_phrases([], file) == ["My name", "thời_gian rảnh", "thời gian rảnh", "snake_case"]
     with pytest.raises(UserError, match="is missing"):
         read_phrases([], tmp_path / "none.txt")

@@ -45,10 +45,28 @@ def copy(checkpoint, tmp_path) -> Path:
 def test_a_token_beyond_the_rows(copy, to_edit):
     rows = read_json(copy / "config.json")["vocab_size"]
     data = read_json(copy / "tokenizer.json")
-    last = {**data["added_tokens"][-1], "content": "<far>", "id": rows}
-    edit_json(copy / "tokenizer.json", added_tokens=[*data["added_tokens"], last])
+    model, added = data["model"], data["added_tokens"]
+    more = {f"x{at}": at for at in range(len(model["vocab"]) + len(added), rows + 1)}
+    model["vocab"] |= more | {entry["content"]: entry["id"] for entry in added}
+    edit_json(copy / "tokenizer.json", model=model)
     with pytest.raises(UserError, match=f"a token with id {rows}, the matrices of .* have {rows} rows"):
         open_folder(copy, to_edit=to_edit)
+
+
+@pytest.mark.parametrize("to_edit", [False, True])
+def test_an_added_token_without_a_row_is_named(copy, to_edit):
+    """As <image_soft_token> of Gemma-3's text models: id 262,144 of 262,144 rows."""
+    rows = read_json(copy / "config.json")["vocab_size"]
+    path, added = copy / "tokenizer.json", read_json(copy / "tokenizer.json")["added_tokens"]
+    first = max(entry["id"] for entry in added) + 1
+    more = [{**added[-1], "content": f"<far{at}>", "id": at} for at in range(first, rows + 2)]
+    edit_json(path, added_tokens=[*added, *more])
+    with pytest.raises(UserError) as error:
+        open_folder(copy, to_edit=to_edit)
+    assert f"the added token '<far{rows}>' (and 1 more) has id {rows}, but the model has" in str(error.value)
+    assert "remove its entry from added_tokens of tokenizer.json" in str(error.value)
+    edit_json(path, added_tokens=[*added, *more[:-2]])  # what it says to do
+    open_folder(copy, to_edit=to_edit)
 
 
 def test_new_tokens_are_those_of_the_record(copy):

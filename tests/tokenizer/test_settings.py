@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from vocabkit.errors import UserError
 from vocabkit.tokenizer.settings import (
+    ID_FIELD,
+    ID_LISTS,
     collect_ids,
     map_ids,
     own_bans,
@@ -87,16 +89,44 @@ def test_an_id_without_a_token_is_an_error_that_names_it(lost):
     assert "kept list" in str(error.value)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=8), st.text())
+@given(
+    st.recursive(st.none() | st.just(False) | st.integers(), st.lists, max_leaves=8)
+    | st.booleans() | st.text(),
+    st.sampled_from(["eos_token_id", "suppress_tokens"]) | st.text(),
+)  # fmt: skip
 def test_identity_changes_nothing(value, name):
     if name == "added_tokens_decoder" or value and name in ("forced_decoder_ids", "sequence_bias"):
         return  # these have a form of their own
+    if (ID_FIELD.fullmatch(name) or name in ID_LISTS) and (value is True or isinstance(value, str)):
+        return  # no ids
     assert map_ids({name: value}, lambda old, where: old) == {name: value}
 
 
 def test_added_tokens_decoder_needs_numbers():
     with pytest.raises(UserError, match="added_tokens_decoder has the key 'x', expected a token id"):
         collect_ids({"added_tokens_decoder": {"x": {}}})
+
+
+@pytest.mark.parametrize("value", ["5248", 5248.0, True, "", [7, "8"], {"<|vi|>": 7.5}, [[1, [2.0]]]])
+@pytest.mark.parametrize("name", ["eos_token_id", "image_token_index", "suppress_tokens", "bad_words_ids"])
+def test_what_is_no_integer_is_no_id(name, value):
+    with pytest.raises(UserError, match=rf"^model/config.json: a.{name} is .*, expected a token id"):
+        collect_ids({"a": {name: value}}, path=PATH)
+    with pytest.raises(UserError, match=rf"^model/config.json: {name} is .*, expected a token id"):
+        renumber({name: value}, {1: 1, 7: 7}, path=PATH)
+
+
+@pytest.mark.parametrize("key", ["07", "7.0", " 7", "٧", "-1", "²"])
+def test_a_key_that_is_no_integer_is_no_id(key):
+    with pytest.raises(UserError, match="added_tokens_decoder has the key"):
+        collect_ids({"added_tokens_decoder": {key: {}}})
+
+
+@pytest.mark.parametrize("value", [[5], [[1, 2, 3]], {"7": -1.0}, "x"])
+@pytest.mark.parametrize("name", ["forced_decoder_ids", "sequence_bias"])
+def test_pairs_of_another_shape_are_refused(name, value):
+    with pytest.raises(UserError, match=f"{name} is no list of pairs"):
+        collect_ids({name: value})
 
 
 def test_vocab_size_of():

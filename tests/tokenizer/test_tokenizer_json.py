@@ -11,6 +11,8 @@ from tiny import REAL_NAMES, TINY_KINDS
 from tokenizers import Tokenizer, models
 
 from vocabkit.errors import UserError
+from vocabkit.files import read_json, write_json
+from vocabkit.tokenizer.encoder import load_encoder
 from vocabkit.tokenizer.tokenizer_json import (
     BYTE_FALLBACK_BPE,
     BYTE_LEVEL_BPE,
@@ -231,12 +233,42 @@ def test_a_real_word_level_tokenizer(assets):
         ("qwen", {"model.merges.0": "a b c"}, "damaged (ValueError: 'a b c' is not a merge"),
         ("qwen", {"model.vocab.a b": 600}, "damaged (KeyError: ' ')"),
         ("qwen", {"model.vocab": 7}, "damaged (TypeError"),
+        ("qwen", {"added_tokens.0.id": "423"}, "has the id '423', expected a whole number"),
+        ("qwen", {"model.vocab.!": 0.0}, "'!' has the id 0.0, expected a whole number"),
     ],
 )
 def test_contradictions(tiny, tmp_path, kind, changes, message):
     found = refuse(tiny, tmp_path, kind, changes)
     assert message in found
     assert "download" in found
+
+
+@pytest.mark.parametrize("kind", ["qwen", "llama3"])
+@pytest.mark.parametrize("behind", [1, 30])
+def test_an_added_token_that_the_library_numbers_otherwise(tiny_copy, kind, behind):
+    """What the file says of it is read by no program: tokenizers gives it the next free id."""
+    folder = tiny_copy(kind)
+    data = read_json(folder / "tokenizer.json")
+    last = data["added_tokens"][-1]
+    free = last["id"] + 1
+    for number, content in ((free, "<|xa|>"), (free + 1 + behind, "<|xb|>")):
+        data["added_tokens"].append({**last, "content": content, "id": number})
+    write_json(folder / "tokenizer.json", data)
+    assert load_encoder(folder).token_to_id("<|xb|>") == free + 1
+    with pytest.raises(UserError, match=rf"xb\|>' has id {free + 1 + behind}, .* makes it {free + 1}"):
+        read_tokenizer_json(folder)
+    data["added_tokens"][-1]["id"] = free + 1  # what it says to do
+    write_json(folder / "tokenizer.json", data)
+    assert read_tokenizer_json(folder).added["<|xb|>"] == free + 1
+
+
+def test_added_tokens_in_another_order_are_other_tokens_for_the_library(tiny_copy):
+    folder = tiny_copy("qwen")
+    data = read_json(folder / "tokenizer.json")
+    data["added_tokens"].reverse()
+    write_json(folder / "tokenizer.json", data)
+    with pytest.raises(UserError, match="token ' thời gian' has id 423, .* makes it 420"):
+        read_tokenizer_json(folder)
 
 
 # Trimming

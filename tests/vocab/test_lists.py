@@ -102,6 +102,19 @@ def test_broken_lists(
         read_keep([tmp_path / name], token_bytes=tokens)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("k.txt", "\ufeff0 # one\r\n\r\n# all\r 1\t\r\n"),
+        ("k.json", "\ufeff[0, 1]\r\n"),
+        ("k.jsonl", '\ufeff# all\r\n["A", 0, 1]\r\n["B", 1, 1]'),
+    ],
+)
+def test_lists_as_editors_write_them(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_bytes(content.encode())
+    assert read_keep([tmp_path / name], token_bytes={0: b"A", 1: b"B"})[0] == {0, 1}
+
+
 def test_paths_that_are_no_lists(tmp_path: Path, tokens: dict[int, bytes]) -> None:
     (tmp_path / "latin1.txt").write_bytes(b"# \xe9\n0\n")
     (tmp_path / "empty").mkdir()

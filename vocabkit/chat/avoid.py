@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from vocabkit.errors import UserError
+from vocabkit.files import text_lines
+from vocabkit.text.languages import is_syllable
 from vocabkit.text.unicode import nfc
 
 MAX_RETRIES = 1000  # in one answer
@@ -135,18 +137,27 @@ class Avoider:
 def read_phrases(phrases: Iterable[str], file: Path | None) -> list[str]:
     """Return the phrases given and those of a file, one a line; UserError for a file without any.
 
-    An empty line and one that begins with # say nothing.
+    An empty line and one that begins with # say nothing. A word that is written with underscores between its
+    Vietnamese syllables, as pyvi does, stands for the one with spaces as well.
     """
     found = [phrase for phrase in phrases if phrase]
     if file is not None:
-        if not file.is_file():
-            raise UserError(f"{file} is missing; give a text file with one phrase a line")
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError:
-            raise UserError(f"{file} is not UTF-8 text; convert it with iconv") from None
-        listed = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        listed = [form for _, line in text_lines(file) for form in _forms(line)]
         if not listed:
             raise UserError(f"{file} holds no phrase; write one a line")
         found += listed
     return list(dict.fromkeys(found))
+
+
+def _forms(line: str) -> list[str]:
+    """Return a line of a file as phrases.
+
+    >>> _forms("thời_gian"), _forms("snake_case")
+    (['thời_gian', 'thời gian'], ['snake_case'])
+    """
+    phrase = line.strip()
+    words = [
+        word.replace("_", " ") if all(map(is_syllable, word.split("_"))) else word for word in phrase.split()
+    ]
+    spaced = " ".join(words)
+    return [phrase, spaced] if "_" in phrase and spaced != phrase else [phrase]

@@ -21,6 +21,8 @@ from vocabkit.tokenizer.bpe import text_for_people
 from vocabkit.tokenizer.settings import read_spm_models, required_ids
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson, read_tokenizer_json
 
+NAME_ADDED = ("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
+
 
 @dataclass(frozen=True)
 class Folder:
@@ -105,6 +107,7 @@ def open_folder(path: Path, *, to_edit: bool = False) -> Folder:
     tensors = find_vocab_tensors(checkpoint)
     highest = max(tokenizer.tokens)
     if highest >= tensors.rows:
+        _refuse_without_row(tokenizer, tensors.rows)
         raise UserError(
             f"{tokenizer.path} has a token with id {highest:,}, the matrices of {path} have "
             f"{tensors.rows:,} rows; the two belong to different models: download both again"
@@ -147,4 +150,20 @@ def start_token(folder: Path) -> int:
                     return value
     raise UserError(
         f"{folder / 'config.json'} names no bos_token_id or eos_token_id; add one to measure the model"
+    )
+
+
+def _refuse_without_row(tokenizer: TokenizerJson, rows: int) -> None:
+    """Raise UserError where all tokens that have no row are added ones: the files belong together then."""
+    without = sorted(token_id for token_id in tokenizer.tokens if token_id >= rows)
+    if not set(tokenizer.added.values()) >= set(without):
+        return
+    folder, names = tokenizer.path.parent, [tokenizer.tokens[token_id] for token_id in without]
+    more = f" (and {len(names) - 1:,} more)" if len(names) > 1 else ""
+    others = [name for name in NAME_ADDED if (folder / name).is_file()]
+    raise UserError(
+        f"{tokenizer.path}: the added token {names[0]!r}{more} has id {without[0]:,}, but the model has "
+        f"{rows:,} rows: it cannot read this token (text models keep such a one from their picture-reading "
+        f"sisters); remove its entry from added_tokens of tokenizer.json"
+        f"{' and wherever ' + ', '.join(others) + ' name it' if others else ''}, then run again"
     )

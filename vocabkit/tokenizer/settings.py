@@ -33,63 +33,83 @@ MapId = Callable[[int, str], int]
 def map_ids(settings: Any, map_id: MapId, *, where: str = "") -> Any:
     """Return a copy of settings with every token id replaced by map_id(old id, the field it stands in).
 
-    Negative ids mean "none" and stay.
+    Negative ids mean "none" and stay. Raises UserError, which begins with the field, for what stands in the
+    place of an id and is no integer of JSON: no program reads "5248" or 5248.0 as the token 5248.
 
     >>> map_ids({"eos_token_id": [7, 9], "text_config": {"pad_token_id": 7}}, lambda old, where: old - 7)
     {'eos_token_id': [0, 2], 'text_config': {'pad_token_id': 0}}
     """
     if isinstance(settings, Mapping):
         return {
-            name: _map_field(name, value, map_id, f"{where}.{name}".lstrip("."))
-            for name, value in settings.items()
+            name: _map_field(name, value, map_id, _inside(where, name)) for name, value in settings.items()
         }
     if isinstance(settings, list):
         return [map_ids(value, map_id, where=f"{where}[{at}]") for at, value in enumerate(settings)]
     return settings
 
 
+def _inside(where: str, name: str) -> str:
+    return where + name if where[-1:] in ("", " ") else f"{where}.{name}"
+
+
 def _map_field(name: str, value: Any, map_id: MapId, where: str) -> Any:
     if ID_FIELD.fullmatch(name) or name in ID_LISTS:
         return _map_all(value, map_id, where)
     if name == "forced_decoder_ids" and value:  # pairs of position and id
-        return [[position, _map_all(token_id, map_id, where)] for position, token_id in value]
+        return [[at, _map_all(token_id, map_id, where)] for at, token_id in _pairs(value, where)]
     if name == "sequence_bias" and value:  # pairs of ids and a number
-        return [[_map_all(ids, map_id, where), bias] for ids, bias in value]
+        return [[_map_all(ids, map_id, where), bias] for ids, bias in _pairs(value, where)]
     if name == "added_tokens_decoder" and isinstance(value, Mapping):  # keys are ids
         return {str(map_id(_integer(key, where), where)): token for key, token in value.items()}
     return map_ids(value, map_id, where=where)
 
 
 def _map_all(value: Any, map_id: MapId, where: str) -> Any:
-    if isinstance(value, bool) or value is None:
+    if value is None or value is False:  # none
         return value
-    if isinstance(value, int):
-        return value if value < 0 else map_id(value, where)
     if isinstance(value, list):
         return [_map_all(member, map_id, where) for member in value]
     if isinstance(value, Mapping):
         return {key: _map_all(member, map_id, where) for key, member in value.items()}
+    if not is_id(value):
+        raise _no_id(f"{where} is {value!r}")
+    return value if value < 0 else map_id(value, where)
+
+
+def is_id(value: object) -> bool:
+    """Whether a value of a JSON file is an integer: True and 7.0 are none, though Python has them equal one.
+
+    >>> is_id(7), is_id(7.0), is_id("7"), is_id(True)
+    (True, False, False, False)
+    """
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _no_id(found: str) -> UserError:
+    return UserError(f"{found}, expected a token id, a whole number such as 7; mend the file")
+
+
+def _pairs(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+        raise UserError(f"{where} is no list of pairs, as transformers writes it; mend the file")
     return value
 
 
 def _integer(key: str, where: str) -> int:
-    try:
-        return int(key)
-    except ValueError:
-        raise UserError(
-            f"{where} has the key {key!r}, expected a token id; download the file again"
-        ) from None
+    if not (key.isascii() and key.isdigit() and key == str(int(key))):
+        raise _no_id(f"{where} has the key {key!r}")
+    return int(key)
 
 
-def collect_ids(settings: Any) -> dict[int, str]:
-    """Return every token id that settings name, with a field that names it."""
+def collect_ids(settings: Any, *, path: Path | None = None) -> dict[int, str]:
+    """Return every token id that settings name, with a field that names it; path: of the file, for errors."""
     found: dict[int, str] = {}
 
     def note(token_id: int, where: str) -> int:
         found.setdefault(token_id, where)
         return token_id
 
-    map_ids(settings, note)
+    map_ids(settings, note, where="" if path is None else f"{path}: ")
     return found
 
 
@@ -131,18 +151,16 @@ def renumber(settings: Any, old_to_new: Mapping[int, int], *, path: Path) -> Any
 
     def map_id(old: int, where: str) -> int:
         if old not in old_to_new:
-            raise UserError(
-                f"{path}: {where} names id {old}, whose token is not kept; add it to the kept list"
-            )
+            raise UserError(f"{where} names id {old}, whose token is not kept; add it to the kept list")
         return old_to_new[old]
 
-    return map_ids(settings, map_id)
+    return map_ids(settings, map_id, where=f"{path}: ")
 
 
 def vocab_size_of(config: Mapping[str, Any], *, path: Path) -> int:
     """Return the rows that config.json promises, of the model or of its text part; UserError if none."""
     for part in (config, config.get("text_config"), config.get("llm_config"), config.get("language_config")):
-        if isinstance(part, Mapping) and isinstance(part.get("vocab_size"), int):
+        if isinstance(part, Mapping) and is_id(part.get("vocab_size")):
             return part["vocab_size"]
     raise UserError(f"{path} has no vocab_size; give the config.json of a text model")
 
@@ -203,14 +221,16 @@ def own_bans(
     >>> own_bans([2, 5, 6, 7, 8], tokens={0, 1, 2, 3, 4, 5, 6}, added={0, 4, 5, 6})  # 7, 8: padding
     [2]
     """
-    rows = set(listed)
+    rows = {i for i in listed if is_id(i)}
     at = max(rows, default=-1)
     late = set()
     if at not in tokens:
         while at in rows and (at not in tokens or at in added):
             late.add(at)
             at -= 1
-    return [i for i in listed if i in tokens and i not in derived and i not in late]
+    return [
+        i for i in listed if not is_id(i) or i in tokens and i not in derived and i not in late
+    ]  # what is no id is refused by collect_ids()
 
 
 def required_ids(folder: Path, tokenizer: TokenizerJson, spm_models: Mapping[str, Any]) -> set[int]:
@@ -222,13 +242,13 @@ def required_ids(folder: Path, tokenizer: TokenizerJson, spm_models: Mapping[str
     required: set[int] = set()
     for path in settings_files(folder):
         settings = read_settings(path, tokenizer)
-        for token_id, where in collect_ids(settings).items():
+        for token_id, where in collect_ids(settings, path=path).items():
             if token_id not in tokenizer.tokens:
                 raise UserError(
-                    f"{path}: {where} is {token_id}, but none of the {len(tokenizer.tokens):,} tokens of "
+                    f"{where} is {token_id}, but none of the {len(tokenizer.tokens):,} tokens of "
                     "tokenizer.json has this id; mend the file, or download both again"
                 )
-        required |= collect_ids(without_lost_bans(settings, ())).keys()
+        required |= collect_ids(without_lost_bans(settings, ()), path=path).keys()
     for name, model in spm_models.items():
         ids = spm.piece_tokens(model, path=folder / name, vocab=tokenizer.piece_ids)
         required.update(ids[at] for at in spm.required_pieces(model))

@@ -320,6 +320,11 @@ def _check_ids(tokenizer: TokenizerJson) -> None:
     """Raise UserError where two tokens share an id, an id is negative, or a merge names what is no token."""
     path, vocab, added = tokenizer.path, tokenizer.vocab, tokenizer.added
     both = vocab | added
+    if others := [token for token, token_id in both.items() if type(token_id) is not int]:
+        raise UserError(
+            f"{path}: {others[0]!r} has the id {both[others[0]]!r}, expected a whole number; download the "
+            "file again"
+        )
     for token in vocab.keys() & added.keys():
         if vocab[token] != added[token]:
             raise UserError(
@@ -345,6 +350,29 @@ def _check_ids(tokenizer: TokenizerJson) -> None:
                 f"{path}: id {token_id} is named but belongs to no token; download the file again"
             )
     _ = tokenizer.token_bytes  # a token outside the byte alphabet raises KeyError here
+    _check_numbering(tokenizer)
+
+
+def _check_numbering(tokenizer: TokenizerJson) -> None:
+    """Raise UserError where the tokenizers library gives an added token another id than the file says.
+
+    It does not use the ids of added tokens: one that the vocabulary lacks gets the next free number, from
+    the vocabulary's size on. Only where the ids are not numbered in this way is the library asked.
+    """
+    free, vocab = len(tokenizer.vocab), tokenizer.vocab
+    own = [entry for entry in tokenizer.data["added_tokens"] if entry["content"] not in vocab]
+    if [entry["id"] for entry in own] == list(range(free, free + len(own))):
+        return
+    from vocabkit.tokenizer.encoder import load_encoder
+
+    find = load_encoder(tokenizer.path.parent).token_to_id
+    for entry in own:
+        if (found := find(entry["content"])) != entry["id"]:
+            raise UserError(
+                f"{tokenizer.path}: the added token {entry['content']!r} has id {entry['id']:,}, but every "
+                f"program that reads the file makes it {found:,}; give it this id here and in "
+                "tokenizer_config.json, or fill the ids before it"
+            )
 
 
 def dump_tokenizer_json(data: Mapping[str, Any]) -> str:

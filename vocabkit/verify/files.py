@@ -34,7 +34,12 @@ def check_files(edited: Edited) -> Check:
         # Padding rows have no token and may only be suppressed.
         suppressed = settings.pop("suppress_tokens", None) if isinstance(settings, dict) else None
         for limit, part in ((n_tokens, settings), (vocab_size, {"suppress_tokens": suppressed})):
-            for token_id, where in collect_ids(part).items():
+            try:
+                named = collect_ids(part)
+            except UserError as error:
+                check.findings.append(f"{path.name}: {error}")
+                continue
+            for token_id, where in named.items():
                 if token_id >= limit:
                     check.findings.append(f"{path.name}: {where} is {token_id}, expected less than {limit}")
     check.find("other tokenizer files", _disagreements(out, tokenizer))

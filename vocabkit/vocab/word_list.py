@@ -2,9 +2,10 @@
 
 A .jsonl file has rows with "word": "thời▁gian" (▁ is the space inside; other fields are ignored) and rows
 with "syllable"; a .txt file one word per line; both may be compressed (.xz, .gz, .bz2). Their order is
-that in which the words were picked.
+that in which the words were picked. Between syllables may stand ▁, _ as pyvi writes it, or any spaces.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ WORDS = DATA / "vi_words_chosen.jsonl"
 DICTIONARY = DATA / "vi_words_similarity.jsonl"
 
 JOINER = "▁"  # between the syllables of a word, in our files
+BETWEEN_SYLLABLES = re.compile(rf"[\s_{JOINER}]+")  # … and in those of others
 
 
 def is_syllable_row(row: object) -> TypeGuard[dict[str, Any]]:
@@ -48,10 +50,10 @@ def content_of(row: Mapping[str, Any]) -> str:
 def text_of(word: str) -> str:
     """Return a row's word as it stands in a text.
 
-    >>> text_of("thời▁gian")
-    'thời gian'
+    >>> text_of("thời▁gian"), text_of("thời_gian"), text_of(" thời  gian ")
+    ('thời gian', 'thời gian', 'thời gian')
     """
-    return word.replace(JOINER, " ")
+    return BETWEEN_SYLLABLES.sub(" ", word).strip()
 
 
 def read_words(path: Path, *, count: int | None = None) -> list[str]:
@@ -158,7 +160,7 @@ def read_dictionary(path: Path) -> dict[str, list[str]]:
             )
         if not all(isinstance(equivalent, str) and equivalent.strip() for equivalent in equivalents):
             raise UserError(f"{where} has an equivalent that is no word; mend or remove the line")
-        known = found.setdefault(text_of(nfc(word)).strip().lower(), [])
+        known = found.setdefault(text_of(nfc(word)).lower(), [])
         known += [e.strip() for e in equivalents if e.strip() not in known]
     if not found:
         raise UserError(f"{path} holds no pair of words; give another --dictionary")
@@ -172,5 +174,5 @@ def _pairs(path: Path) -> Iterator[tuple[str, Any, Any]]:
             yield where, *((row.get("word"), row.get("en")) if isinstance(row, dict) else (None, None))
         return
     for where, line in text_lines(path):
-        english, _, word = line.strip("\r\n").partition("\t")
+        english, _, word = line.partition("\t")
         yield where, word, [english]
