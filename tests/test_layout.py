@@ -44,9 +44,15 @@ TORCH = {"torch", "transformers", "safetensors"}
 # Packages and files that run a model import torch, transformers and safetensors.torch at their top …
 RUN_A_MODEL = ("models/", "train/", "checkpoint/meta_model.py", "verify/logits.py", "rows/distill.py")
 RUN_A_MODEL += ("rows/lessons.py", "rows/measures.py", "rows/leak.py", "verify/other_text.py")
-RUN_A_MODEL += ("chat/transformers_backend.py",)
+RUN_A_MODEL += ("chat/transformers_backend.py", "gguf/compare.py")
 # … but these of theirs do so inside functions only, beside one that reads torch's own files.
-INSIDE_FUNCTIONS = ("train/data/", "train/memory.py", "train/processes.py", "checkpoint/torch_bin.py")
+INSIDE_FUNCTIONS = (
+    "gguf/compare.py",
+    "train/data/",
+    "train/memory.py",
+    "train/processes.py",
+    "checkpoint/torch_bin.py",
+)
 
 
 def parse(path: Path) -> ast.Module:

@@ -51,10 +51,11 @@ def _plain(model: str) -> Path:
 
 def _trim(args: argparse.Namespace) -> int:
     from vocabkit.edit.trim import trim_vocab
+    from vocabkit.gguf.export import runtimes
 
     out = args.out or default_out(args.model, task="trimm_vocab")
     options = _of_both_edits(args) | _given(args, "allow_all_bytes")
-    trim_vocab(local_folder(args.model), out, keep_paths=args.keep, **options)
+    trim_vocab(local_folder(args.model), out, keep_paths=args.keep, runtimes=runtimes, **options)
     return 0
 
 

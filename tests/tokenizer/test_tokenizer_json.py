@@ -19,6 +19,7 @@ from vocabkit.tokenizer.tokenizer_json import (
     UNIGRAM,
     TokenizerJson,
     dump_tokenizer_json,
+    library_ids,
     read_tokenizer_json,
 )
 
@@ -269,6 +270,26 @@ def test_added_tokens_in_another_order_are_other_tokens_for_the_library(tiny_cop
     write_json(folder / "tokenizer.json", data)
     with pytest.raises(UserError, match="token ' thời gian' has id 423, .* makes it 420"):
         read_tokenizer_json(folder)
+
+
+@given(
+    st.lists(st.sampled_from("abcdefgh"), unique=True, min_size=1),
+    st.lists(st.sampled_from("abcdwxyz"), unique=True, min_size=1),
+    st.data(),
+)
+def test_library_ids_are_those_of_the_library(own, added, data):
+    """Whatever ids the vocabulary and the added tokens are said to have."""
+    ids = data.draw(st.lists(st.integers(0, 20), unique=True, min_size=len(own), max_size=len(own)))
+    vocab = dict(zip(own, ids, strict=True))
+    said = data.draw(st.lists(st.integers(0, 40), min_size=len(added), max_size=len(added)))
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    entries = [
+        {"id": at, "content": token, "special": data.draw(st.booleans()), **flags}
+        for token, at in zip(added, said, strict=True)
+    ]
+    model = {"type": "BPE", "vocab": vocab, "merges": []}
+    library = Tokenizer.from_str(json.dumps({"version": "1.0", "added_tokens": entries, "model": model}))
+    assert library_ids(vocab, entries) == [library.token_to_id(token) for token in added]
 
 
 # Trimming

@@ -3,7 +3,7 @@
 Reads a Hugging Face folder and kept lists; writes a new folder. The source is never changed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ def trim_vocab(
     hardlink: bool = False,
     dry_run: bool = False,
     made_by: str = "vocabkit",
+    runtimes: Callable[[Folder], str] | None = None,
 ) -> None:
     """Trim MODEL into OUT; with dry_run print what would be kept and write nothing.
 
+    runtimes: returns what the model can be run with, which is printed before anything is written.
     Raises UserError for whatever the user can mend; OUT then does not exist, and the source is as it was.
     """
 
@@ -43,6 +45,8 @@ def trim_vocab(
         )
         with tqdm.external_write_mode():  # not into the line of a progress bar
             print_plan(source, plan, origin)
+            if runtimes:
+                print(runtimes(source))
         return plan, origin
 
     with without_gc():

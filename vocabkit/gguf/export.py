@@ -26,10 +26,13 @@ from vocabkit.checkpoint.numbers import as_float32, to_bfloat16
 from vocabkit.checkpoint.shards import Tensor, read_rows, write_all
 from vocabkit.errors import UserError
 from vocabkit.files import Progress, progress_bar, read_json_object
+from vocabkit.gguf.compare import compare
 from vocabkit.gguf.files import Field, NewTensor, field, import_gguf, write_gguf
 from vocabkit.gguf.modelfile import modelfile
-from vocabkit.gguf.vocab import USER_DEFINED, GgufVocab, read_vocab
+from vocabkit.gguf.vocab import CONDITIONS, USER_DEFINED, GgufVocab, check_kind, read_vocab
 from vocabkit.outputs import new_file
+from vocabkit.verify.check import SHOWN, print_checks
+from vocabkit.verify.rows import aligned
 
 
 @dataclass(frozen=True)
@@ -83,26 +86,72 @@ def export_gguf(model: Path, out: Path, *, outtype: str | None = None) -> Path:
     import_gguf()
     if out.suffix != ".gguf":
         raise UserError(f"{out} does not end in .gguf, which llama.cpp expects; name it {out}.gguf")
-    source, config = open_folder(model), read_json_object(model / "config.json")
+    source, config = open_folder(model), _config(model / "config.json")
     _ = source.required  # UserError for an id that is no token
-    config |= config.get("text_config") or {}
-    if config.get("model_type") not in ARCHITECTURES:
-        raise UserError(
-            f"{model / 'config.json'}: model_type is {config.get('model_type')!r}, expected one of "
-            f"{', '.join(ARCHITECTURES)}; convert this model with llama.cpp's own convert_hf_to_gguf.py"
-        )
     vocab = read_vocab(model, source.tokenizer)
     kind = outtype or {"BF16": "bf16", "F16": "f16"}.get(source.tensors.embed[0].dtype, "f32")
     path, name = model / "config.json", model.resolve().name
     fields = all_fields(config, vocab, path=path, name=name, kind=kind)
     tensors = [_new_tensor(piece) for piece in _pieces(source, config, kind=kind, tokens=len(vocab.tokens))]
     ollama = out.with_name(out.name.removesuffix(".gguf") + ".Modelfile")
+    for_ollama = modelfile(out.name, vocab, model)
+    _print_cut_otherwise(vocab, source.tokenizer.path)
     with new_file(out) as part, new_file(ollama) as text:
         with progress_bar(sum(tensor.size for tensor in tensors), "weights") as bar:
             write_gguf(part, fields=fields, tensors=tensors, progress=bar.update)
-        text.write_text(modelfile(out.name, vocab, model), encoding="utf-8")
+        text.write_text(for_ollama.text, encoding="utf-8")
+        checks = compare(part, source, vocab, tensors=tensors, kind=kind)
+        print_checks(checks)
+        if any(check.findings for check in checks):
+            raise UserError(
+                f"{out} was not written: llama.cpp would not run it as {model} runs, see above; please "
+                "report it"
+            )
     _print_written(out, ollama, vocab, f"{len(tensors)} tensors, {kind}")
+    for what in for_ollama.left_out:
+        print(f"{ollama} lacks {what}")
     return out
+
+
+def runtimes(source: Folder) -> str:
+    """Return which programs a folder and what is made of it can run with, and why it cannot be exported."""
+    if why := why_not_exported(source):
+        return f"runs with transformers and vLLM; no GGUF file for llama.cpp and Ollama can be made: {why}"
+    return "runs with transformers and vLLM, and as a GGUF file (-t export_gguf) with llama.cpp and Ollama"
+
+
+def why_not_exported(source: Folder) -> str | None:
+    """Return why export_gguf would refuse a folder, as its settings and its tokenizer tell; else None."""
+    path = source.path / "config.json"
+    try:
+        config = _config(path)
+        check_kind(source.tokenizer)
+        hyperparameters(config, path=path)
+    except (UserError, KeyError, TypeError) as error:
+        return str(error)
+    return None
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """Return config.json with what it says of the text part; UserError for an unknown family."""
+    config = read_json_object(path)
+    config |= config.get("text_config") or {}
+    if config.get("model_type") not in ARCHITECTURES:
+        raise UserError(
+            f"{path}: model_type is {config.get('model_type')!r}, expected one of "
+            f"{', '.join(ARCHITECTURES)}; convert this model with llama.cpp's own convert_hf_to_gguf.py"
+        )
+    return config
+
+
+def _print_cut_otherwise(vocab: GgufVocab, path: Path) -> None:
+    if vocab.cut_otherwise:
+        shown = ", ".join(map(repr, vocab.cut_otherwise[:SHOWN]))
+        print(
+            f"llama.cpp cuts {len(vocab.cut_otherwise):,} texts otherwise than {path}: {shown}: added tokens "
+            f"that overlap, or that have {', '.join(CONDITIONS)}, which a GGUF cannot say; remove them from "
+            "the list of words, or run the model with transformers where this matters"
+        )
 
 
 def hyperparameters(config: Mapping[str, Any], *, path: Path) -> dict[str, int | float | str]:
@@ -202,9 +251,8 @@ def _pieces(source: Folder, config: Mapping[str, Any], *, kind: str, tokens: int
                 f"{tensor.file}: {tensor.name} has no place in a {family} GGUF; this model cannot be exported"
             )
         found.add(name)
-        # Some tied checkpoints hold the embeddings once more, as a head.
-        if tensor in source.tensors.head and config.get("tie_word_embeddings") and len(tensor.shape) == 2:
-            continue
+        if tensor in source.tensors.head and _same_values(tensor, source.tensors.embed[0]):
+            continue  # the embeddings once more; llama.cpp takes them where there is no head
         flat = len(tensor.shape) == 1
         rows, columns = (1, tensor.shape[0]) if flat else tensor.shape
         stored = "f32" if flat else kind
@@ -222,6 +270,17 @@ def _pieces(source: Folder, config: Mapping[str, Any], *, kind: str, tokens: int
     last = f"blk.{layers - 1}.ffn_down.weight"
     if missing := {"token_embd.weight", "output_norm.weight", last} - found:
         raise UserError(f"{source.path} has no tensor for {min(missing)}; is the checkpoint complete?")
+
+
+def _same_values(head: Tensor, embed: Tensor) -> bool:
+    """Whether a head is the embeddings. config.json does not tell: merging a LoRA makes two of tied ones."""
+    if head.shape != embed.shape:
+        return False
+    rows = range(head.shape[0])
+    return all(
+        np.array_equal(as_float32(one, head), as_float32(two, embed), equal_nan=True)
+        for one, two in aligned(read_rows(head, rows), read_rows(embed, rows))
+    )
 
 
 def all_fields(

@@ -158,7 +158,12 @@ def _trimmed(tensor: GgufTensor, plan: Plan) -> NewTensor:
 
 
 def _is_id(key: str, field: Field) -> bool:
-    return key.startswith(GGML) and key.endswith("_token_id") and field.type in (UINT32, INT32)
+    """Whether a field names a token; UserError if llama.cpp would not read it as one."""
+    if not (key.startswith(GGML) and key.endswith("_token_id")):
+        return False
+    if field.type not in (UINT32, INT32):
+        raise UserError(f"{key} is {field.value()!r}, expected a token id of 32 bits; export the model again")
+    return True
 
 
 def new_fields(source: GgufModel, plan: Plan) -> dict[str, Field]:

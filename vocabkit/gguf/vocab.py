@@ -22,12 +22,14 @@ from vocabkit.checkpoint.record import EditRecord
 from vocabkit.errors import UserError
 from vocabkit.files import read_json_object
 from vocabkit.gguf.files import Field, field
+from vocabkit.gguf.pre import PRE, pre_name
 from vocabkit.tokenizer import spm
 from vocabkit.tokenizer.bpe import byte_fallback_value, rank_merges
 from vocabkit.tokenizer.chat_template import read_template
-from vocabkit.tokenizer.encoder import GPT2, LLAMA3, QWEN2, load_encoder, splitting_pattern
+from vocabkit.tokenizer.encoder import load_encoder
 from vocabkit.tokenizer.settings import own_bans, read_spm_models, required_ids
 from vocabkit.tokenizer.tokenizer_json import BYTE_LEVEL_BPE, UNIGRAM, TokenizerJson, leaves
+from vocabkit.vocab.overlaps import overlaps
 from vocabkit.vocab.plan import FOREIGN, derive_bans, suppressed_ids
 
 GGML = "tokenizer.ggml."
@@ -37,9 +39,6 @@ CHAT_TEMPLATE = "tokenizer.chat_template"
 
 # enum llama_token_type, with the numbers that SentencePiece has
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-# The expression that a byte-level tokenizer splits by → its name in llama-vocab.cpp. Llama 3's name also
-# turns on ignore_merges there.
-PRE = {QWEN2: "qwen2", LLAMA3: "llama-bpe", GPT2: "gpt-2"}
 
 ADDED_SCORE = -1000.0  # of a token that is never merged to: it is found in the text before merging begins
 # llama.cpp takes a vocabulary of these sizes for CodeLlama's and Granite's; one more token avoids it.
@@ -52,6 +51,7 @@ TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")
 class GgufVocab:
     """tokens, types, scores: one for each row. merges: "a b". ids: "bos" → id.
 
+    cut_otherwise: texts in which llama.cpp finds other added tokens than the folder's tokenizer.
     add_bos, add_eos: whether a text gets the token at its beginning, its end. suppressed: never generated.
     """
 
@@ -67,6 +67,7 @@ class GgufVocab:
     add_space_prefix: bool = False
     chat_template: str | None = None
     suppressed: list[int] = default(default_factory=list)
+    cut_otherwise: list[str] = default(default_factory=list)
 
     def fields(self) -> dict[str, Field]:
         """Return the fields of a file that hold this vocabulary."""
@@ -92,11 +93,7 @@ def read_vocab(folder: Path, tokenizer: TokenizerJson) -> GgufVocab:
 
     Raises UserError for a kind of tokenizer that llama.cpp cannot run.
     """
-    if tokenizer.family == UNIGRAM:
-        raise UserError(
-            f"{tokenizer.path} is a Unigram tokenizer, expected BPE; encoder-decoder models such as T5 are "
-            "not exported: run this one with transformers"
-        )
+    check_kind(tokenizer)
     count = max(tokenizer.tokens) + 1
     vocab = GgufVocab("", "", [f"[PAD{at}]" for at in range(count)], [UNUSED] * count)
     if tokenizer.family == BYTE_LEVEL_BPE:
@@ -105,6 +102,8 @@ def read_vocab(folder: Path, tokenizer: TokenizerJson) -> GgufVocab:
         _sentencepiece(vocab, tokenizer, read_spm_models(folder))
     for entry in tokenizer.data["added_tokens"]:
         _add(vocab, entry, tokenizer)
+    conditional = [entry["content"] for entry in tokenizer.data["added_tokens"] if _is_conditional(entry)]
+    vocab.cut_otherwise = [*conditional, *overlaps(tokenizer.added)]
     if count in TAKEN_SIZES:
         vocab.tokens.append(f"[PAD{count}]")
         vocab.types.append(UNUSED)
@@ -118,19 +117,23 @@ def read_vocab(folder: Path, tokenizer: TokenizerJson) -> GgufVocab:
     return vocab
 
 
+def check_kind(tokenizer: TokenizerJson) -> None:
+    """Raise UserError for a kind of tokenizer that llama.cpp cannot run."""
+    if tokenizer.family == UNIGRAM:
+        raise UserError(
+            f"{tokenizer.path} is a Unigram tokenizer, expected BPE; encoder-decoder models such as T5 are "
+            "not exported: run this one with transformers"
+        )
+    if tokenizer.family == BYTE_LEVEL_BPE and pre_name(tokenizer.data) is None:
+        raise UserError(
+            f"{tokenizer.path} splits text in a way that llama.cpp does not know exactly (of its names: "
+            f"{', '.join(PRE.values())}); this tokenizer cannot be exported, run the model with transformers "
+            "or vLLM"
+        )
+
+
 def _byte_level(vocab: GgufVocab, tokenizer: TokenizerJson) -> None:
-    pattern = splitting_pattern(tokenizer.data.get("pre_tokenizer"))
-    if pattern is None:
-        raise UserError(
-            f"{tokenizer.path} splits text in a way that is not one of {', '.join(PRE.values())}, so no name "
-            "for it is known to llama.cpp; this tokenizer cannot be exported"
-        )
-    vocab.model, vocab.pre = "gpt2", PRE[pattern]
-    if bool(tokenizer.data["model"].get("ignore_merges")) != (vocab.pre == "llama-bpe"):
-        raise UserError(
-            f"{tokenizer.path}: ignore_merges is {tokenizer.data['model'].get('ignore_merges')}, llama.cpp "
-            f"takes {vocab.pre == 'llama-bpe'} for {vocab.pre}; this tokenizer cannot be exported"
-        )
+    vocab.model, vocab.pre = "gpt2", pre_name(tokenizer.data) or ""
     for token, token_id in tokenizer.vocab.items():
         vocab.tokens[token_id], vocab.types[token_id] = token, NORMAL
     vocab.merges = [f"{left} {right}" for left, right in tokenizer.merges]
@@ -177,6 +180,13 @@ def _add(vocab: GgufVocab, entry: Mapping[str, Any], tokenizer: TokenizerJson) -
     vocab.tokens[token_id] = content if control else content.replace("▁", " ")
     if vocab.scores:
         vocab.scores[token_id] = ADDED_SCORE
+
+
+CONDITIONS = ("single_word", "lstrip", "rstrip")  # what tokenizer.json can say of an added token, GGUF not
+
+
+def _is_conditional(entry: Mapping[str, Any]) -> bool:
+    return any(entry.get(name) for name in CONDITIONS)
 
 
 def _special_ids(vocab: GgufVocab, folder: Path, tokenizer: TokenizerJson) -> None:

@@ -354,25 +354,34 @@ def _check_ids(tokenizer: TokenizerJson) -> None:
 
 
 def _check_numbering(tokenizer: TokenizerJson) -> None:
-    """Raise UserError where the tokenizers library gives an added token another id than the file says.
-
-    It does not use the ids of added tokens: one that the vocabulary lacks gets the next free number, from
-    the vocabulary's size on. Only where the ids are not numbered in this way is the library asked.
-    """
-    free, vocab = len(tokenizer.vocab), tokenizer.vocab
-    own = [entry for entry in tokenizer.data["added_tokens"] if entry["content"] not in vocab]
-    if [entry["id"] for entry in own] == list(range(free, free + len(own))):
-        return
-    from vocabkit.tokenizer.encoder import load_encoder
-
-    find = load_encoder(tokenizer.path.parent).token_to_id
-    for entry in own:
-        if (found := find(entry["content"])) != entry["id"]:
+    """Raise UserError where the tokenizers library gives an added token another id than the file says."""
+    entries = tokenizer.data["added_tokens"]
+    for entry, found in zip(entries, library_ids(tokenizer.vocab, entries), strict=True):
+        if entry["id"] != found:
             raise UserError(
                 f"{tokenizer.path}: the added token {entry['content']!r} has id {entry['id']:,}, but every "
                 f"program that reads the file makes it {found:,}; give it this id here and in "
                 "tokenizer_config.json, or fill the ids before it"
             )
+
+
+def library_ids(vocab: Mapping[str, int], added: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return the ids that the tokenizers library gives added tokens, whatever the file says.
+
+    What the vocabulary has keeps its id. The others are numbered in turn, from the size of the vocabulary on.
+    Source: AddedVocabulary::add_tokens of huggingface/tokenizers.
+
+    >>> library_ids({"a": 0, "<s>": 1}, [{"content": "<s>"}, {"content": "<x>"}, {"content": "<y>"}])
+    [1, 2, 3]
+    """
+    given: dict[str, int] = {}
+    free = len(vocab)
+    for entry in added:
+        content = entry["content"]
+        if content not in given:
+            given[content] = vocab.get(content, free)
+            free += content not in vocab
+    return [given[entry["content"]] for entry in added]
 
 
 def dump_tokenizer_json(data: Mapping[str, Any]) -> str:
