@@ -1,20 +1,27 @@
 """GGUF files trimmed directly: as the folder's detour gives them, whatever the matrices; what is refused."""
 
+import dataclasses
 import os
 from pathlib import Path
 
+import build
 import numpy as np
 import pytest
 from exporting import rewrite, split_in_two
 
 import model_edit
 from vocabkit.errors import UserError
+from vocabkit.files import read_json, write_json
+from vocabkit.gguf.export import export_gguf
 from vocabkit.gguf.files import INT32, STRING, NewTensor, array, read_gguf, string, unchanged, write_gguf
 from vocabkit.gguf.model import NEW_TO_OLD, open_gguf
 from vocabkit.gguf.trim import default_file, trim_gguf
 from vocabkit.gguf.verify import verify_gguf
 from vocabkit.gguf.vocab import GGML
 from vocabkit.tasks import run_task
+from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
+from vocabkit.vocab.lists import read_keep, write_lists
+from vocabkit.vocab.rules import decide
 
 
 def test_a_trimmed_file_is_the_export_of_the_trimmed_folder(trimmed_file):
@@ -122,3 +129,35 @@ def test_tasks_that_do_not_fit_a_file(small):
 
 def test_default_names():
     assert default_file(Path("a/b.gguf")) == Path("a/b__trimm_vocab.gguf")
+
+
+def test_the_estimate_is_the_size_of_the_file(trimmed_file, tmp_path, capsys):
+    """With the fields that trimming adds, such as the old id of each row."""
+    place, _, out = trimmed_file
+    trim_gguf(place / "base.gguf", tmp_path / "new.gguf", dry_run=True)
+    assert f"→ {out.stat().st_size:>13,}  (" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("special_in_vocab", [True, False])
+def test_a_list_of_a_folder_fits_the_gguf_of_the_model_and_back(tmp_path, special_in_vocab):
+    """A GGUF does not say whether special tokens stand in the vocabulary too (SmolLM2) or not (Qwen)."""
+    base = build.make_checkpoint(tmp_path / "base", "qwen2")
+    if special_in_vocab:
+        data = read_json(base / "tokenizer.json")
+        data["model"]["vocab"] |= {entry["content"]: entry["id"] for entry in data["added_tokens"]}
+        write_json(base / "tokenizer.json", data)
+    export_gguf(base, tmp_path / "base.gguf")
+    folder, file = read_tokenizer_json(base), open_gguf(tmp_path / "base.gguf").tokenizer
+    assert (folder.fingerprint() == file.fingerprint()) != special_in_vocab
+    for tokenizer, name in ((folder, "of_folder"), (file, "of_file")):
+        (tmp_path / name).mkdir()
+        decisions = decide(tokenizer.token_bytes, None, added=set(tokenizer.added.values()))
+        write_lists(tmp_path / name, decisions, made_from={"fingerprint": tokenizer.fingerprint()})
+        trim_gguf(
+            tmp_path / "base.gguf", tmp_path / f"{name}.gguf", keep_paths=[tmp_path / name], dry_run=True
+        )
+        for other in (folder, file):
+            assert read_keep([tmp_path / name], token_bytes=other.token_bytes, tokenizer=other)[0]
+    for other in (dataclasses.replace(file, merges=file.merges[:-1]), dataclasses.replace(folder, merges=[])):
+        with pytest.raises(UserError, match="made for the tokenizer"):
+            read_keep([tmp_path / "of_folder"], token_bytes=other.token_bytes, tokenizer=other)

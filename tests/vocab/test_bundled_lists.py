@@ -129,7 +129,7 @@ def test_closed_over_nothing_missing(made_again, folder):
 )
 def test_found_by_the_tokenizer(name, expected):
     tokenizer = real_tokenizer(name)
-    assert find_bundled(tokenizer.fingerprint(), ROOT / "data") == expected
+    assert find_bundled(tokenizer, ROOT / "data") == expected
 
 
 @pytest.mark.assets

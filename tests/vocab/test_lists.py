@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from vocabkit.errors import UserError
+from vocabkit.tokenizer.tokenizer_json import BYTE_LEVEL_BPE, TokenizerJson
 from vocabkit.vocab.lists import find_bundled, read_keep, write_lists
 from vocabkit.vocab.rules import Decision, decide
 
@@ -17,6 +18,19 @@ def tokens() -> dict[int, bytes]:
     return dict(enumerate([*map(str.encode, words), *pieces, b"<|end|>"]))
 
 
+def one(fingerprint: str) -> TokenizerJson:
+    """A tokenizer of this fingerprint alone."""
+
+    class One(TokenizerJson):
+        def fingerprint(self) -> str:
+            return fingerprint
+
+        def has_fingerprint(self, wanted: str) -> bool:
+            return wanted == fingerprint
+
+    return One(Path("tokenizer.json"), {}, BYTE_LEVEL_BPE, {}, {}, [])
+
+
 def choose(tokens: dict[int, bytes]) -> list[Decision]:
     counts = {0: 50, 1: 90, 2: 0, 3: 5, 4: 100, 5: 2000, 6: 90, 8: 3000, 9: 7}
     return decide(tokens, counts, added={i for i, data in tokens.items() if data == b"<|end|>"})
@@ -26,7 +40,7 @@ def test_lists_are_read_back_as_they_were_decided(tmp_path: Path, tokens: dict[i
     decisions = choose(tokens)
     (tmp_path / "a").mkdir()
     summary = write_lists(tmp_path / "a", decisions, made_from={"fingerprint": "f" * 64})
-    kept, _ = read_keep([tmp_path / "a"], token_bytes=tokens, expected_fingerprint="f" * 64)
+    kept, _ = read_keep([tmp_path / "a"], token_bytes=tokens, tokenizer=one("f" * 64))
     assert kept == {d.id for d in decisions if d.keep} - {10} == {0, 1, 2, 4, 5, 6, 7, 8}
     assert (summary["tokens_kept"], summary["tokens_removed"]) == (8, 2)
     assert summary["categories"]["others"] == {"kept": 3, "removed": 2}
@@ -135,7 +149,7 @@ def test_a_list_for_another_tokenizer_is_refused(tmp_path: Path, tokens: dict[in
     with pytest.raises(
         UserError, match="summary.json: made for the tokenizer aaaaaaaaaaaa…, this one is bbbb"
     ):
-        read_keep([tmp_path / "a"], token_bytes=tokens, expected_fingerprint="b" * 64)
+        read_keep([tmp_path / "a"], token_bytes=tokens, tokenizer=one("b" * 64))
 
 
 def test_find_bundled_looks_at_fingerprints_only(tmp_path: Path, tokens: dict[int, bytes]) -> None:
@@ -143,5 +157,5 @@ def test_find_bundled_looks_at_fingerprints_only(tmp_path: Path, tokens: dict[in
     write_lists(tmp_path / "mine", choose(tokens), made_from={"fingerprint": "a" * 64})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "summary.json").write_text('{"fingerprint": "b"}', encoding="utf-8")
-    assert find_bundled("a" * 64, tmp_path) == tmp_path / "mine"
-    assert find_bundled("b", tmp_path) is None
+    assert find_bundled(one("a" * 64), tmp_path) == tmp_path / "mine"
+    assert find_bundled(one("b"), tmp_path) is None

@@ -283,6 +283,18 @@ def write_gguf(
     progress: Progress = lambda bytes_written: None,
 ) -> None:
     """Write a file with these fields and tensors, in this order."""
+    head = _header(fields, tensors, version=version, alignment=alignment)
+    with out.open("wb", buffering=0) as writer:
+        write_all(writer, head)
+        for tensor in tensors:
+            tensor.write(writer, progress)
+            write_all(writer, bytes(-tensor.size % alignment))
+        os.fsync(writer.fileno())
+
+
+def _header(
+    fields: Mapping[str, Field], tensors: Sequence[NewTensor], *, version: int, alignment: int
+) -> bytes:
     header = [MAGIC, struct.pack("<IQQ", version, len(tensors), len(fields))]
     for key, value in fields.items():
         header += [_packed(key), struct.pack("<I", value.type), value.data]
@@ -293,12 +305,15 @@ def write_gguf(
         header.append(struct.pack("<IQ", tensor.type, offset))
         offset += tensor.size + -tensor.size % alignment
     head = b"".join(header)
-    with out.open("wb", buffering=0) as writer:
-        write_all(writer, head + bytes(-len(head) % alignment))
-        for tensor in tensors:
-            tensor.write(writer, progress)
-            write_all(writer, bytes(-tensor.size % alignment))
-        os.fsync(writer.fileno())
+    return head + bytes(-len(head) % alignment)
+
+
+def file_size(
+    fields: Mapping[str, Field], tensors: Sequence[NewTensor], *, version: int, alignment: int
+) -> int:
+    """Return how many bytes write_gguf() writes."""
+    head = len(_header(fields, tensors, version=version, alignment=alignment))
+    return head + sum(tensor.size + -tensor.size % alignment for tensor in tensors)
 
 
 def unchanged(tensor: GgufTensor) -> NewTensor:

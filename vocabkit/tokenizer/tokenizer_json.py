@@ -132,8 +132,23 @@ class TokenizerJson:
 
         Without the added tokens: so Qwen1.5, 2, 2.5 and 3 share one fingerprint, and one list.
         """
-        content = [sorted(self.vocab.items(), key=lambda item: item[1]), self.merges]
+        return self._fingerprint(self.vocab)
+
+    def _fingerprint(self, vocab: Mapping[str, int]) -> str:
+        content = [sorted(vocab.items(), key=lambda item: item[1]), self.merges]
         return hashlib.sha256(json.dumps(content).encode("ascii")).hexdigest()
+
+    def has_fingerprint(self, wanted: str) -> bool:
+        """Whether a list with this fingerprint was made for these tokens and merges, in any kind of file.
+
+        A GGUF does not say which added tokens stand in the vocabulary as well. SmolLM2's all do, Qwen's none;
+        those that follow the whole vocabulary were added later.
+        """
+        highest = max(self.vocab.values(), default=-1)
+        inside = {token: at for token, at in self.added.items() if at < highest}
+        own = {token: at for token, at in self.vocab.items() if token not in self.added}
+        vocabs = (self.vocab, own, own | inside, self.vocab | self.added)
+        return any(self._fingerprint(vocab) == wanted for vocab in vocabs)
 
     def before(self, first: int) -> "TokenizerJson":
         """Return the tokenizer as it was before the tokens from the id first on were added."""

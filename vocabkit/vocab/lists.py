@@ -152,23 +152,23 @@ def write_lists(
     return summary
 
 
-def find_bundled(wanted: str, data_dir: Path) -> Path | None:
-    """Return the folder of lists below data_dir whose summary.json has this fingerprint, None if none has."""
+def find_bundled(tokenizer: TokenizerJson, data_dir: Path) -> Path | None:
+    """Return the folder of lists below data_dir that was made for this tokenizer, None if none was."""
     for path in sorted(data_dir.glob("*/summary.json")):
         summary = read_json_object(path)
         if (summary.get("format"), summary.get("version")) == (FORMAT, VERSION):
-            if summary.get("fingerprint") == wanted:
+            if tokenizer.has_fingerprint(summary.get("fingerprint", "")):
                 return path.parent
     return None
 
 
 def read_keep(
-    paths: Sequence[Path], *, token_bytes: Mapping[int, bytes], expected_fingerprint: str | None = None
+    paths: Sequence[Path], *, token_bytes: Mapping[int, bytes], tokenizer: TokenizerJson | None = None
 ) -> tuple[set[int], str]:
     """Return the ids that lists of any of the four kinds name together, and the SHA-256 of the lists.
 
     token_bytes: of every token of the tokenizer that the ids are for. Each row's token is compared with it,
-    and a folder's fingerprint with expected_fingerprint, so that a list of another tokenizer is refused.
+    and a folder's fingerprint with that of tokenizer, so that a list of another one is refused.
     Lists that write bytes without a character as U+FFFD are compared that way. Raises UserError with file and
     line.
     """
@@ -177,10 +177,10 @@ def read_keep(
     for path in paths:
         if path.is_dir():
             stated = _stated_fingerprint(path)
-            if expected_fingerprint and stated and stated != expected_fingerprint:
+            if tokenizer and stated and not tokenizer.has_fingerprint(stated):
                 raise UserError(
                     f"{path / 'summary.json'}: made for the tokenizer {stated[:12]}…, this one is "
-                    f"{expected_fingerprint[:12]}…; make a list for it with build_vocab.py"
+                    f"{tokenizer.fingerprint()[:12]}…; make a list for it with build_vocab.py"
                 )
         for file in _files_of(path):
             digest.update(_read_text(file).encode("utf-8"))
@@ -273,13 +273,12 @@ def _compare(where: str, row_text: str, *, token_id: int, token_bytes: bytes) ->
 
 def wanted_ids(tokenizer: TokenizerJson, keep_paths: Sequence[Path]) -> tuple[set[int], dict[str, Any]]:
     """Return the ids to keep and where they come from: lists given, the bundled list that fits, or rules."""
-    fingerprint = tokenizer.fingerprint()
     paths, how = list(keep_paths), "given"
     if not paths:
-        bundled = find_bundled(fingerprint, DATA)
+        bundled = find_bundled(tokenizer, DATA)
         paths, how = ([bundled], "bundled") if bundled else ([], "rules")
     if paths:
-        ids, sha256 = read_keep(paths, token_bytes=tokenizer.token_bytes, expected_fingerprint=fingerprint)
+        ids, sha256 = read_keep(paths, token_bytes=tokenizer.token_bytes, tokenizer=tokenizer)
         names = [f"data/{path.name}" if how == "bundled" else str(path) for path in paths]
         return ids, {"how": how, "source": ", ".join(names), "sha256": sha256}
     decisions = decide(tokenizer.token_bytes, None, added=set(tokenizer.added.values()))
