@@ -42,6 +42,10 @@ MARKED = (
     "{% else %}{{ m.content }}<|im_end|>\n{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+UNMARKED = MARKED.replace(
+    "{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}",
+    "{{ m.content }}<|im_end|>{% generation %}{% endgeneration %}",
+)
 
 
 # Runs

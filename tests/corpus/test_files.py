@@ -165,9 +165,12 @@ def test_identity_tells_a_changed_file(tmp_path):
         ("gone.txt", "gone.txt is missing; give files, folders"),
         ("empty", "empty holds no file that can be read; name them .txt"),
         ("useless", "useless holds no file that can be read; name them .txt, .jsonl, .*parquet"),
-        ("a.md", r"a.md is of no kind that can be read; name it .txt, .jsonl, .json, .csv, .tsv or .parquet"),
+        (
+            "a.md",
+            "a.md is of no kind that can be read; name it .txt, .jsonl, .json, .csv, .tsv, .parquet or",
+        ),
         ("a.xz", "a.xz is of no kind"),
-        ("a.parquet.gz", "a.parquet.gz is of no kind .* all but .parquet also with .xz, .gz, .zst, .bz2"),
+        ("a.parquet.gz", "a.parquet.gz is of no kind .* all but the last two also with .xz, .gz, .zst, .bz2"),
     ],
 )
 def test_what_is_no_source(tmp_path, name, message):

@@ -154,7 +154,7 @@ def records(path: str, **options: object) -> tuple[list, list[str]]:
     ("name", "data", "rows", "bad"),
     [
         ("a.jsonl", b'{"en": 1, "x": 2}\n\n[3]\nno\n', {1: {"en": 1, "x": 2}, 3: [3]}, [":4: not JSON"]),
-        ("a.json", b'[{"en": 1, "x": 2}, {"x": 3}]', {1: {"en": 1}, 2: {"x": 3}}, []),
+        ("a.json", b'[{"en": 1, "x": 2}, {"x": 3}]', {1: {"en": 1, "x": 2}, 2: {"x": 3}}, []),
         ("a.tsv", b"a\tb\n\xff\nc\td\n", {1: ["a", "b"], 3: ["c", "d"]}, [":2: not UTF-8"]),
         ("a.csv", b"id,text\n1,a\n2\n", {2: {"text": "a"}}, [":3: has 1 cells"]),
         ("a.txt", "một\nhai\n".encode(), {1: {"text": "một\nhai\n"}}, []),

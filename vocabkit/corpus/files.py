@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vocabkit.corpus.records import (
+    ARROW,
     CSV,
     DELIMITERS,
     HUB,
@@ -33,13 +34,24 @@ from vocabkit.corpus.records import (
     csv_rows,
     fields_of,
 )
-from vocabkit.corpus.rows import begins_with, choose_column, hub_rows, is_json_lines, json_rows, parquet_rows
+from vocabkit.corpus.rows import (
+    LeftOut,
+    arrow_rows,
+    begins_with,
+    choose_column,
+    hub_rows,
+    is_json_lines,
+    json_rows,
+    parquet_rows,
+)
 from vocabkit.corpus.streams import ARCHIVES, Notes, Stream, cut, end_of_lines, end_of_rows, end_of_text
 from vocabkit.errors import UserError
+from vocabkit.files import read_json_object
 
-FILE_KINDS = (TEXT, JSONL, JSON, CSV, TSV, PARQUET)
-ENDINGS = "{} or .parquet; all but .parquet also with {}".format(
-    ", ".join(f".{kind}" for kind in FILE_KINDS[:-1]), ", ".join(ARCHIVES)
+TABLES = {PARQUET: parquet_rows, ARROW: arrow_rows}
+STREAMS = (TEXT, JSONL, JSON, CSV, TSV)
+ENDINGS = "{}, .parquet or .arrow; all but the last two also with {}".format(
+    ", ".join(f".{kind}" for kind in STREAMS), ", ".join(ARCHIVES)
 )
 DOCUMENT_BYTES = 1 << 20  # a longer .txt is several documents
 BLOCK_BYTES = 4 << 20  # of other kinds: enough work for one parse_block() that handing it over costs little
@@ -99,16 +111,19 @@ def _file_source(path: Path) -> Source | None:
     name = path.name.lower()
     compression = next((ending for ending in ARCHIVES if name.endswith(ending)), "")
     kind = Path(name.removesuffix(compression)).suffix.removeprefix(".")
-    if kind not in FILE_KINDS or (kind == PARQUET and compression):
+    if kind not in STREAMS and (kind not in TABLES or compression):
         return None
     return Source(str(path), kind, path.stat().st_size, compression)
 
 
 def _folder_sources(folder: Path, notes: Notes) -> list[Source]:
     sources, skipped = [], []
+    passed = _passed_over(folder, notes)
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         if any(part.startswith(".") for part in inside.parts) or not path.is_file():
+            continue
+        if path in passed or not passed.isdisjoint(path.parents):
             continue
         if source := _file_source(path):
             sources.append(source)
@@ -123,6 +138,23 @@ def _folder_sources(folder: Path, notes: Notes) -> list[Source]:
             f"{', '.join(skipped[:NAMED_FILES])}{others}"
         )
     return sources
+
+
+def _passed_over(folder: Path, notes: Notes) -> set[Path]:
+    """What is no data in folders that datasets' save_to_disk wrote: their lists, old shards, other splits."""
+    passed: set[Path] = set()
+    for state in folder.rglob("state.json"):
+        if (state.parent / "dataset_info.json").is_file():
+            listed = [entry["filename"] for entry in read_json_object(state).get("_data_files", [])]
+            passed |= {state, state.parent / "dataset_info.json"}
+            passed |= {path for path in state.parent.glob("*.arrow") if path.name not in listed}
+    for path in folder.rglob("dataset_dict.json"):
+        splits = read_json_object(path).get("splits", [])
+        passed.add(path)
+        if "train" in splits and (others := [name for name in splits if name != "train"]):
+            passed |= {path.parent / name for name in others}
+            notes(f"{path.parent}: split train is read, not {', '.join(others)}; name its folder for another")
+    return passed
 
 
 def identity(source: Source) -> dict[str, Any]:
@@ -145,6 +177,7 @@ def read_blocks(
     start: int = 0,
     text_field: str | None,
     columns: Sequence[str] | None = None,
+    left_out: LeftOut = lambda names: None,
     block_bytes: int | None = None,
     notes: Notes,
 ) -> Iterator[Block]:
@@ -152,21 +185,23 @@ def read_blocks(
 
     Starting at the end of any block gives exactly the blocks that followed it. block_bytes: about how large
     they are (None: DOCUMENT_BYTES for text, which makes a block one document, BLOCK_BYTES for all else).
-    columns: the fields of rows that parse_rows() is to find, where there are any of them (None: those that a
-    text may be in). An archive that is truncated or damaged gives what comes before, less an unfinished line
-    or row, and is reported to notes. Raises UserError for a source that cannot be read, has no column of
-    texts, or is .json but not JSON.
+    columns: those of a table that parse_rows() is to find, where there are any of them (None: the one that a
+    text is in); left_out hears of the others. Rows of JSON are whole then. An archive that is truncated or
+    damaged gives what comes before, less an unfinished line or row, and is reported to notes. Raises
+    UserError for a source that cannot be read, has no column of texts, or is .json but not JSON.
     """
-    wanted = tuple(columns or fields_of(text_field))
-    needed = functools.partial(_needed, fields=wanted)
-    if source.kind == PARQUET:
+    wanted = fields_of(text_field) if columns is None else ()
+    options: dict[str, Any] = {
+        "start": start, "text_field": text_field, "columns": columns, "left_out": left_out,
+    }  # fmt: skip
+    if source.kind in TABLES:
         on_disk = source.size or 0
-        table = parquet_rows(source.name, start=start, text_field=text_field, columns=columns)
+        table = TABLES[source.kind](source.name, **options)
         rows = ((row, _weight(row), int(share * on_disk)) for row, share in table)
         yield from _row_blocks(source, rows, start=start, size=block_bytes or BLOCK_BYTES)
     elif source.kind == HUB:
-        hub = hub_rows(source.name, start=start, text_field=text_field, columns=columns)
-        rows = ((row, _weight(row), 0) for row in map(needed, hub))
+        hub = (_needed(row, fields=wanted) for row in hub_rows(source.name, **options))
+        rows = ((row, _weight(row), 0) for row in hub)
         yield from _row_blocks(source, rows, start=start, size=block_bytes or BLOCK_BYTES)
     else:
         with _opened(source) as file:
@@ -176,6 +211,7 @@ def read_blocks(
                 start=start,
                 text_field=text_field,
                 wanted=wanted,
+                left_out=left_out,
                 block_bytes=block_bytes,
                 notes=notes,
             )
@@ -201,6 +237,7 @@ def _stream_blocks(
     start: int,
     text_field: str | None,
     wanted: tuple[str, ...],
+    left_out: LeftOut,
     block_bytes: int | None,
     notes: Notes,
 ) -> Iterator[Block]:
@@ -222,7 +259,7 @@ def _stream_blocks(
     if kind == TEXT:
         end_of = end_of_text
     elif kind in DELIMITERS:
-        column = _header(stream, kind=kind, column=text_field or "text", notes=notes)
+        column = _header(stream, kind=kind, column=text_field or "text", left_out=left_out, notes=notes)
         if column is not None:
             end_of = functools.partial(end_of_rows, delimiter=DELIMITERS[kind])
     stream.skip_to(start)
@@ -230,7 +267,7 @@ def _stream_blocks(
         yield Block(source.name, kind, first, data, stream.position, stream.bytes_read, column)
 
 
-def _header(stream: Stream, *, kind: str, column: str, notes: Notes) -> int | None:
+def _header(stream: Stream, *, kind: str, column: str, left_out: LeftOut, notes: Notes) -> int | None:
     """Pass over the header of a CSV or TSV stream and return the index of a column.
 
     None, with nothing passed over, for a TSV whose first line does not have that column: it has no header.
@@ -245,7 +282,10 @@ def _header(stream: Stream, *, kind: str, column: str, notes: Notes) -> int | No
     stream.take(size)
     if not size:  # an empty file
         return 0
-    return names.index(choose_column(names, source=stream.name, text_field=column))
+    at = names.index(choose_column(names, source=stream.name, text_field=column))
+    if others := names[:at] + names[at + 1 :]:
+        left_out(others)
+    return at
 
 
 def _needed(row: Any, *, fields: tuple[str, ...]) -> Any:

@@ -13,8 +13,10 @@ from typing import Any
 
 from vocabkit.text.unicode import nfc
 
-TEXT, JSONL, JSON, CSV, TSV, PARQUET, HUB, STDIN = "txt jsonl json csv tsv parquet hub stdin".split()
-FIELDS = ("text", "messages", "conversations")  # where a row's text is looked for, in this order
+TEXT, JSONL, JSON, CSV, TSV, PARQUET, ARROW = "txt jsonl json csv tsv parquet arrow".split()
+HUB, STDIN = "hub", "stdin"
+CHATS = ("messages", "conversations")
+FIELDS = ("text", *CHATS)  # where a row's text is looked for, in this order
 DELIMITERS = {CSV: ",", TSV: "\t"}
 _JSON_NAMES = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
 
@@ -51,7 +53,8 @@ def quoted(names: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in names[:20]) + (", …" if len(names) > 20 else "")
 
 
-def _described(value: Any) -> str:
+def described(value: Any) -> str:
+    """Return what a value of JSON is, for a message."""
     return _JSON_NAMES.get(
         type(value), "a number" if isinstance(value, int | float) else type(value).__name__
     )
@@ -79,11 +82,43 @@ def clean_text(text: str) -> str:
     return nfc_lines(text)
 
 
-def texts_of_messages(messages: list[Any], field: str) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """Yield each message of [{"role", "content"}, …] or [{"from", "value"}, …] with the texts it holds."""
+def messages_in(value: Any) -> list[Any] | None:
+    """Return the messages that a value holds, None if it is no conversation.
+
+    Tables keep them as JSON text, too, and as an object of lists.
+
+    >>> messages_in('[{"role": "user", "content": "a"}]'), messages_in({"role": ["user"], "content": ["a"]})
+    ([{'role': 'user', 'content': 'a'}], [{'role': 'user', 'content': 'a'}])
+    """
+    if isinstance(value, str | bytes):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+        if not (isinstance(value, list) and all(map(_is_message, value))):
+            return None
+    elif isinstance(value, dict) and _is_message(value):
+        lists = list(value.values())
+        if not all(isinstance(inside, list) and len(inside) == len(lists[0]) for inside in lists):
+            return None
+        value = [dict(zip(value, row, strict=True)) for row in zip(*lists, strict=True)]
+    return value if isinstance(value, list) else None
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and ("role" in value or "from" in value)
+
+
+def texts_of_messages(messages: list[Any], where: str) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    """Yield each message of [{"role", "content"}, …] or [{"from", "value"}, …] with the texts it holds.
+
+    None where a message only calls a tool. where: what they are called in a BadRecord.
+    """
     for number, message in enumerate(messages, 1):
-        if not isinstance(message, dict) or not ("content" in message or "value" in message):
-            raise BadRecord(f'message {number} of "{field}" has neither "content" nor "value"')
+        if not isinstance(message, dict) or not any(
+            name in message for name in ("content", "value", "tool_calls", "function_call")
+        ):
+            raise BadRecord(f'message {number} of {where} has neither "content" nor "value"')
         content = message.get("content")
         if content is None:
             content = message.get("value")
@@ -95,11 +130,7 @@ def texts_of_messages(messages: list[Any], field: str) -> Iterator[tuple[dict[st
         elif content is None:  # the message only calls a tool
             yield message, []
         else:
-            raise BadRecord(f'message {number} of "{field}" is {_described(content)}, expected a string')
-
-
-def _text_of_chat(messages: list[Any], field: str) -> str:
-    return "\n".join(text for _, texts in texts_of_messages(messages, field) for text in texts)
+            raise BadRecord(f"message {number} of {where} is {described(content)}, expected a string")
 
 
 def text_of_row(row: Any, text_field: str | None) -> str:
@@ -111,7 +142,7 @@ def text_of_row(row: Any, text_field: str | None) -> str:
     'Chào\\nHi'
     """
     if not isinstance(row, dict):
-        raise BadRecord(f"{_described(row)}, expected an object")
+        raise BadRecord(f"{described(row)}, expected an object")
     value = row.get(FIELDS[0] if text_field is None else text_field)
     if isinstance(value, str):  # nearly always: the rest costs as much as parsing the line
         return value
@@ -121,14 +152,15 @@ def text_of_row(row: Any, text_field: str | None) -> str:
         raise BadRecord(f"no {quoted(fields)} among its fields: {quoted(row) or 'it is empty'}")
     field = next((field for field in present if row[field] is not None), present[0])
     value = row[field]
+    if text_field is not None and isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return "\n".join(value)
+    if field != FIELDS[0] or isinstance(value, list):
+        if (messages := messages_in(value)) is not None:
+            return "\n".join(text for _, texts in texts_of_messages(messages, f'"{field}"') for text in texts)
     if isinstance(value, bytes):
         return decoded(value)
-    if isinstance(value, list):
-        if text_field is not None and all(isinstance(part, str) for part in value):
-            return "\n".join(value)
-        return _text_of_chat(value, field)
     if not isinstance(value, str):
-        raise BadRecord(f'"{field}" is {_described(value)}, expected a string')
+        raise BadRecord(f'"{field}" is {described(value)}, expected a string')
     return value
 
 

@@ -1,19 +1,22 @@
-"""Rows of .json and .parquet files and of hub data sets, one after another: never a whole file in memory.
+"""Rows of .json, .parquet and .arrow files and hub data sets, one by one: never a whole file in memory.
 
 Reads what it is given; writes nothing (datasets keeps a cache of its own). Standard library, and pyarrow and
-datasets when a .parquet file or a hub data set is met.
+datasets when a .parquet or .arrow file or a hub data set is met.
 """
 
 import codecs
+import contextlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from vocabkit.corpus.records import fields_of, quoted
+from vocabkit.corpus.records import ARROW, PARQUET, fields_of, quoted
 from vocabkit.corpus.streams import LONGEST_RECORD, PIECE, Stream, end_of_lines, too_long
 from vocabkit.errors import UserError, one_line
 
+LeftOut = Callable[[Sequence[str]], object]  # hears of a table's columns that are not read
+_ARROW_FILE = b"ARROW1"
 PARQUET_ROWS = 256  # rows decoded at a time: a row may be a book
 _NOT_SPACE = re.compile(r"[^ \t\n\r]")
 _JSON = json.JSONDecoder()
@@ -157,53 +160,109 @@ def json_rows(stream: Stream) -> Iterator[tuple[Any, int]]:
 
 
 def choose_columns(
-    names: Sequence[str], *, source: str, text_field: str | None, columns: Sequence[str] | None
+    names: Sequence[str],
+    *,
+    source: str,
+    text_field: str | None,
+    columns: Sequence[str] | None,
+    left_out: LeftOut,
 ) -> list[str]:
     """Return those of columns that there are, or else the one that holds the texts (choose_column)."""
     found = [name for name in names if name in (columns or ())]
-    return found or [choose_column(names, source=source, text_field=text_field)]
+    if not found or text_field not in (None, *found):
+        found = [choose_column(names, source=source, text_field=text_field)]
+    if others := [name for name in names if name not in found]:
+        left_out(others)
+    return found
 
 
 def parquet_rows(
-    path: str, *, start: int, text_field: str | None, columns: Sequence[str] | None = None
+    path: str, *, start: int, text_field: str | None, columns: Sequence[str] | None, left_out: LeftOut
 ) -> Iterator[tuple[Any, float]]:
     """Yield (row, share of the file's rows read so far) from row number start on.
 
-    Rows hold those of columns that the file has; None: the one column of texts.
+    Rows hold those of columns that the file has; None: the one column of texts. left_out hears of the others.
     """
+    pa = _pyarrow(path)
+    import pyarrow.parquet as pq
+
+    with _table_errors(path, PARQUET), pq.ParquetFile(path, buffer_size=PIECE) as file:
+        # A buffer makes pyarrow read pages as they are needed, not a row group at once.
+        chosen = choose_columns(
+            file.schema_arrow.names, source=path, text_field=text_field, columns=columns, left_out=left_out
+        )
+        done, group = 0, 0
+        while group < file.num_row_groups and done + file.metadata.row_group(group).num_rows <= start:
+            done += file.metadata.row_group(group).num_rows
+            group += 1
+        groups = range(group, file.num_row_groups)
+        for batch in file.iter_batches(PARQUET_ROWS, row_groups=groups, columns=chosen):
+            for row in _rows_of(pa, batch):
+                done += 1
+                if done > start:
+                    yield row, done / file.metadata.num_rows
+
+
+def arrow_rows(
+    path: str, *, start: int, text_field: str | None, columns: Sequence[str] | None, left_out: LeftOut
+) -> Iterator[tuple[Any, float]]:
+    """What parquet_rows() yields, of Arrow's stream (datasets' save_to_disk) or file (feather) format."""
+    pa = _pyarrow(path)
+    with _table_errors(path, ARROW), pa.memory_map(path) as file:
+        is_file = file.read(len(_ARROW_FILE)) == _ARROW_FILE
+        file.seek(0)
+        reader = pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file)
+        chosen = choose_columns(
+            reader.schema.names, source=path, text_field=text_field, columns=columns, left_out=left_out
+        )
+        batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else iter(reader)
+        done = 0
+        for batch in batches:
+            passed = min(max(start - done, 0), batch.num_rows)
+            done += passed
+            for first in range(passed, batch.num_rows, PARQUET_ROWS):
+                for row in _rows_of(pa, batch.select(chosen).slice(first, PARQUET_ROWS)):
+                    done += 1
+                    yield row, file.tell() / file.size()
+
+
+def _pyarrow(path: str) -> Any:
     try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        import pyarrow
     except ImportError:
         raise UserError(f"{path} needs the package pyarrow; run: pip install pyarrow") from None
+    return pyarrow
+
+
+@contextlib.contextmanager
+def _table_errors(path: str, kind: str) -> Iterator[None]:
+    import pyarrow as pa
+
     try:
-        # A buffer makes pyarrow read pages as they are needed, not a row group at once.
-        with pq.ParquetFile(path, buffer_size=PIECE) as file:
-            chosen = choose_columns(
-                file.schema_arrow.names, source=path, text_field=text_field, columns=columns
-            )
-            done, group = 0, 0
-            while group < file.num_row_groups and done + file.metadata.row_group(group).num_rows <= start:
-                done += file.metadata.row_group(group).num_rows
-                group += 1
-            groups = range(group, file.num_row_groups)
-            for batch in file.iter_batches(PARQUET_ROWS, row_groups=groups, columns=chosen):
-                cells = []
-                for values in batch.columns:
-                    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-                        values = values.cast(pa.large_binary())  # what is not UTF-8 spoils its own row only
-                    cells.append(values.to_pylist())
-                for row in zip(*cells, strict=True):
-                    done += 1
-                    if done > start:
-                        named = dict(zip(batch.schema.names, row, strict=True))
-                        yield named, done / file.metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} cannot be read as parquet: {one_line(error)}; download it again") from None
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as {kind}: {one_line(error)}; download it again") from None
+
+
+def _rows_of(pa: Any, batch: Any) -> Iterator[dict[str, Any]]:
+    cells = []
+    for values in batch.columns:
+        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+            values = values.cast(pa.large_binary())  # what is not UTF-8 spoils its own row only
+        cells.append(map(_without_nulls, values.to_pylist()))
+    for row in zip(*cells, strict=True):
+        yield dict(zip(batch.schema.names, row, strict=True))
+
+
+def _without_nulls(value: Any) -> Any:
+    """A value without the fields that a table gives an object because others have them."""
+    if isinstance(value, dict):
+        return {name: _without_nulls(inside) for name, inside in value.items() if inside is not None}
+    return [*map(_without_nulls, value)] if isinstance(value, list) else value
 
 
 def hub_rows(
-    name: str, *, start: int, text_field: str | None, columns: Sequence[str] | None = None
+    name: str, *, start: int, text_field: str | None, columns: Sequence[str] | None, left_out: LeftOut
 ) -> Iterator[Any]:
     """Yield the rows of hf:NAME[:config[:split]] (split: train) from row number start on, as they arrive."""
     try:
@@ -214,9 +273,12 @@ def hub_rows(
     try:
         data = datasets.load_dataset(path, config or None, split=split or "train", streaming=True)
         if data.column_names:  # unknown for some
-            chosen = choose_columns(data.column_names, source=name, text_field=text_field, columns=columns)
+            chosen = choose_columns(
+                data.column_names, source=name, text_field=text_field, columns=columns, left_out=left_out
+            )
             data = data.select_columns(chosen)  # pictures and sounds are not decoded then
-        yield from data.skip(start)
+        for row in data.skip(start):
+            yield {column: _without_nulls(value) for column, value in row.items()}
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
             f"{name} cannot be read: {one_line(error)}; check name, configuration and split, then run again"

@@ -2,12 +2,12 @@
 
 import pytest
 from tiny import ASSETS, CHAT_TEMPLATE
-from training import MARKED, TURNS
+from training import MARKED, TURNS, UNMARKED
 from transformers import AutoTokenizer
 
 from vocabkit.corpus.records import BadRecord
 from vocabkit.train.data.chat_mask import IGNORED, encode_chat
-from vocabkit.train.data.samples import Sample, samples_of
+from vocabkit.train.data.chats import Chat, chat_of
 
 # As Qwen3's: the last answer alone gets a place for thoughts, so no earlier text is a prefix of a later one.
 THINKING = (
@@ -41,8 +41,10 @@ def learned(tokenizer, ids: list[int], labels: list[int]) -> list[str]:
     return [tokenizer.decode(run) for run in runs]
 
 
-def chat(turns=TURNS, **more) -> Sample:
-    return samples_of({"messages": turns, **more}, text_field=None)[0]
+def chat(turns=TURNS, **more) -> Chat:
+    found = chat_of({"messages": turns, **more}, field=None)
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize(
@@ -79,10 +81,10 @@ def test_an_answer_before_any_question(tokenizer):
 @pytest.mark.parametrize(
     ("template", "reason"),
     [
-        (SHOUTING, "cannot be told"),
+        (SHOUTING, "does not write all of the content of turn 1"),
         (THINKING.replace("<|im_end|>", "END"), "cannot be told"),
         (THINKING.replace("{{ m.content }}", "{{ m.content }}{{ m.content }}"), "cannot be told"),
-        (MARKED.replace("{{ m.content }}<|im_end|>{% end", "{% end"), "marks no token of the assistant"),
+        (UNMARKED, "marks no token of the assistant"),
         ("{{ raise_exception('only one turn') }}", "the chat template refuses it: only one turn"),
     ],
 )

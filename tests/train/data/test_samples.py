@@ -41,7 +41,7 @@ def test_examples_of_words_are_texts_and_pairs():
     [
         ({"examples": []}, '"examples" is empty'),
         ({"examples": [VI], "examples_en": [EN, EN]}, 'holds 1 sentences, "examples_en" 2'),
-        ({"examples": [3]}, '"examples" is no string'),
+        ({"examples": [3]}, '"examples" is a number, expected a string'),
         ({"en": " ", "vi": VI}, "one side of its pair is empty"),
         ({"text": " "}, "its text is empty"),
         ([" ", ""], "its cells are empty"),
@@ -62,4 +62,4 @@ def test_rows_without_a_sample(row, reason):
 
 def test_conversations_of_other_tools_are_the_same():
     others = [{"from": "human", "value": "Xin chào"}, {"from": "gpt", "value": "Chào bạn 😀!"}, *TURNS[2:]]
-    assert samples_of({"conversations": others}, text_field=None)[0].messages == tuple(TURNS)
+    assert samples_of({"conversations": others}, text_field=None)[0].chat.messages == tuple(TURNS)

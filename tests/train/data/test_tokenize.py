@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from training import EN, MARKED, TURNS, VI
+from training import EN, MARKED, TURNS, UNMARKED, VI
 from transformers import AutoTokenizer, ByT5Tokenizer
 
 from vocabkit.errors import UserError
@@ -98,7 +98,7 @@ def test_pairs_of_a_parquet_file(tmp_path, tokenizer):
 
 
 def test_an_all_zero_mask_never_becomes_training(tmp_path, tokenizer):
-    tokenizer.chat_template = MARKED.replace("{{ m.content }}<|im_end|>{% end", "{% end")
+    tokenizer.chat_template = UNMARKED
     with pytest.raises(
         UserError, match="no row can be learned from, 1 are bad; .*a.jsonl:1: .*marks no token"
     ):
@@ -193,7 +193,7 @@ def test_a_cache_of_something_else_is_refused(tmp_path, tokenizer):
     with pytest.raises(UserError, match="was made from other data than its name says; remove it: rm -r"):
         load(path, tokenizer, cache_dir=cache)
     write_json(about, {**read_json(about), "version": 0})
-    with pytest.raises(UserError, match="expected 'vocabkit-tokenized' version 1"):
+    with pytest.raises(UserError, match="expected 'vocabkit-tokenized' version 2"):
         load(path, tokenizer, cache_dir=cache)
 
 

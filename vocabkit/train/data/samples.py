@@ -1,6 +1,6 @@
 """Rows of training data to samples: a text, or a conversation, and which of four kinds of data it is.
 
-    instruction  rows with "messages" or "conversations"
+    instruction  conversations, in the formats that train/data/chats.py names
     bilingual    pairs: {"en", "vi"}, {"translation": {…}}, two cells of a TSV line, translated examples
     vietnamese   texts whose words are Vietnamese syllables for the most part
     english      all other texts
@@ -10,34 +10,20 @@ example, and of each that has a translation a pair. Reads and writes no file. St
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from vocabkit.corpus.records import (
-    FIELDS,
-    BadRecord,
-    clean_text,
-    decoded,
-    quoted,
-    text_of_row,
-    texts_of_messages,
-)
+from vocabkit.corpus.records import FIELDS, BadRecord, clean_text, decoded, described, text_of_row
 from vocabkit.text.languages import is_vietnamese_text
+from vocabkit.train.data import chats
+from vocabkit.train.data.chats import Chat, chat_of, unread_columns
 
 KINDS = BILINGUAL, VIETNAMESE, ENGLISH, INSTRUCTION = ("bilingual", "vietnamese", "english", "instruction")
-CHATS = ("messages", "conversations")
-# Every field that a sample may come from; what else is in a row is not read.
-COLUMNS = (*FIELDS, "tools", "examples", "examples_en", "translation", "en", "vi")
+# Every field that a sample may come from.
+COLUMNS = (*FIELDS, *chats.COLUMNS, "examples", "examples_en", "translation", "en", "vi")
 
 IGNORED = -100  # the label of a token that is not learned (torch's cross_entropy)
 
-ROLES = {
-    "human": "user",
-    "gpt": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-    "chatgpt": "assistant",
-}
 WORDS_LOOKED_AT = 400  # of a text, to tell its language
 
 VIETNAMESE_SHARE = 0.6  # of a text's words; more are Vietnamese
@@ -49,8 +35,8 @@ class Sample:
 
     kind: str  # one of KINDS
     text: str = ""  # NFC; "" for a conversation
-    messages: tuple[dict[str, Any], ...] = ()  # {"role", "content", …}, contents in NFC
-    tools: Any = None  # what the chat template gets as tools
+    chat: Chat | None = None
+    unread: tuple[str, ...] = ()  # columns of its row of which nothing was made
 
 
 def language_of(text: str) -> str:
@@ -72,23 +58,28 @@ def samples_of(row: Any, *, text_field: str | None, swap: bool = False) -> list[
     """
     if isinstance(row, list):
         return _of_cells(row, swap)
-    if not isinstance(row, dict) or text_field is not None:
+    if not isinstance(row, dict):
         return [_of_text(text_of_row(row, text_field))]
-    if any(isinstance(row.get(name), list) for name in CHATS) and not isinstance(row.get("text"), str):
-        return [_of_chat(row)]
+    row = {name: decoded(value) if isinstance(value, bytes) else value for name, value in row.items()}
+    if chat := chat_of(row, field=text_field):
+        return [Sample(INSTRUCTION, chat=chat, unread=chat.unread)]
+    if text_field is not None:  # who names a column means it alone
+        return [_of_text(text_of_row(row, text_field))]
     if isinstance(row.get("examples"), list):
         return list(_of_examples(row, swap))
-    pair = row["translation"] if isinstance(row.get("translation"), dict) else row
+    whole = isinstance(row.get("translation"), dict)
+    pair = row["translation"] if whole else row
     if pair.get("en") is not None and pair.get("vi") is not None:
-        return [_of_pair([_string(pair[name], name) for name in ("en", "vi")], swap)]
-    return [_of_text(text_of_row(row, None))]
+        sample = _of_pair([_string(pair[name], name) for name in ("en", "vi")], swap)
+        read, others = (["translation"], pair) if whole else (["en", "vi"], {})
+        unread = [f"translation.{name}" for name in unread_columns(others, "en", "vi")]
+        return [replace(sample, unread=(*unread_columns(row, *read), *unread))]
+    return [replace(_of_text(text_of_row(row, None)), unread=unread_columns(row, "text"))]
 
 
 def _string(value: Any, name: str) -> str:
-    if isinstance(value, bytes):  # of a parquet file
-        value = decoded(value)
     if not isinstance(value, str):
-        raise BadRecord(f'"{name}" is no string')
+        raise BadRecord(f'"{name}" is {described(value)}, expected a string')
     return value
 
 
@@ -130,21 +121,3 @@ def _of_examples(row: dict[str, Any], swap: bool) -> Iterator[Sample]:
         if translations:
             pair = [example, _string(translations[number], "examples_en")]
             yield _of_pair(pair, swap ^ bool(number % 2))
-
-
-def _of_chat(row: dict[str, Any]) -> Sample:
-    field = next(name for name in CHATS if isinstance(row.get(name), list))
-    messages = []
-    for number, (message, texts) in enumerate(texts_of_messages(row[field], field), 1):
-        role = message.get("role") or message.get("from")
-        if not isinstance(role, str):
-            raise BadRecord(f'message {number} of "{field}" has neither "role" nor "from"')
-        others = {name: message[name] for name in message if name not in ("role", "from", "content", "value")}
-        content = clean_text("\n".join(texts))
-        messages.append({"role": ROLES.get(role, role), "content": content, **others})
-    if not messages:
-        raise BadRecord(f'"{field}" is empty')
-    roles = list(dict.fromkeys(message["role"] for message in messages))
-    if "assistant" not in roles:
-        raise BadRecord(f'no assistant turn in "{field}", its roles are {quoted(roles)}')
-    return Sample(INSTRUCTION, messages=tuple(messages), tools=row.get("tools"))

@@ -28,9 +28,10 @@ from vocabkit.errors import UserError
 from vocabkit.files import read_versioned, sha256_file, write_json
 from vocabkit.outputs import new_directory
 from vocabkit.train.data.chat_mask import encode_chat
+from vocabkit.train.data.chats import ALWAYS
 from vocabkit.train.data.samples import COLUMNS, IGNORED, KINDS, Sample, samples_of
 
-FORMAT, VERSION = "vocabkit-tokenized", 1
+FORMAT, VERSION = "vocabkit-tokenized", 2  # a cache of the version before is made anew
 
 ROWS, ABOUT = "rows.arrow", "about.json"
 BATCH = 512  # samples tokenized at a time
@@ -47,6 +48,7 @@ class Report:
     shown: list[str] = field(default_factory=list)  # "FILE:LINE: reason" of the first bad ones
     no_assistant: int = 0  # of the bad ones
     too_long: int = 0  # conversations of more tokens than the context
+    unread: dict[str, list[Any]] = field(default_factory=dict)  # column: [rows, "FILE:LINE" of the first]
 
 
 def split_weight(name: str) -> tuple[str, float]:
@@ -149,6 +151,8 @@ def _print_report(name: str, report: Report, max_length: int, notes: Notes) -> N
         notes(f"{name}: {report.bad:,} rows cannot be used, {report.rows:,} can; the first bad ones:")
         for line in report.shown:
             notes(f"  {line}")
+    for column, (rows, place) in report.unread.items():
+        notes(f'{place}: "{column}" is not read' + (f" ({rows:,} rows)" if rows > 1 else ""))
     if report.too_long:
         notes(
             f"{name}: {report.too_long:,} conversations are longer than the context of {max_length:,} tokens "
@@ -246,10 +250,17 @@ def _encoded(
 ) -> Iterator[Any]:
     """Record batches of a source; report is filled on the way."""
     size = BYTES_PER_TOKEN * max_length if source.kind == TEXT else None
-    columns = None if text_field else COLUMNS
+    columns = (text_field, *ALWAYS) if text_field else COLUMNS
+
+    def left_out(names: Sequence[str]) -> None:
+        report.unread |= {name: [0, source.name] for name in names}
+
     waiting: list[tuple[str, Sample]] = []
     rows_with_samples = 0
-    for block in read_blocks(source, text_field=text_field, columns=columns, block_bytes=size, notes=notes):
+    blocks = read_blocks(
+        source, text_field=text_field, columns=columns, left_out=left_out, block_bytes=size, notes=notes
+    )
+    for block in blocks:
         rows, _, bad = parse_rows(block, text_field=text_field)
         for line in bad:
             _add_bad(report, line)
@@ -261,6 +272,8 @@ def _encoded(
                 _add_bad(report, f"{place}: {error}")
                 continue
             rows_with_samples += 1
+            for name in samples[0].unread:
+                report.unread.setdefault(name, [0, place])[0] += 1
             waiting += [(place, sample) for sample in samples]
             if len(waiting) >= BATCH:
                 yield _batch(waiting, tokenizer, max_length=max_length, ends=ends, report=report)
@@ -281,17 +294,17 @@ def _batch(
     import pyarrow as pa
 
     start, end = ends
-    texts = [sample.text for _, sample in placed if not sample.messages]
+    texts = [sample.text for _, sample in placed if sample.chat is None]
     encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
     of_texts = iter(encoded)
     rows = []
     for place, sample in placed:
-        if not sample.messages:
+        if sample.chat is None:
             body = [*next(of_texts), end]
             ids, labels, size = [start, *body], [IGNORED, *body], len(sample.text.encode("utf-8"))
         else:
             try:
-                ids, labels, size = encode_chat(tokenizer, sample)
+                ids, labels, size = encode_chat(tokenizer, sample.chat)
             except BadRecord as error:
                 _add_bad(report, f"{place}: {error}")
                 continue
