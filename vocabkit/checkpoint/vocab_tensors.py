@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vocabkit.checkpoint.quantized import PLAIN
 from vocabkit.checkpoint.shards import Checkpoint, Tensor
 from vocabkit.errors import UserError
 from vocabkit.files import read_json_object
@@ -100,7 +101,7 @@ def _refuse_quantized(checkpoint: Checkpoint, tensor: Tensor) -> None:
         for name in checkpoint.tensors
         if name.startswith(module) and name not in (module + "weight", module + "bias")
     ]
-    if others or tensor.dtype not in ("F64", "F32", "F16", "BF16"):
+    if others or tensor.dtype not in PLAIN:
         raise UserError(
             f"{tensor.file}: {tensor.name} is quantized ({others[0] if others else tensor.dtype}), expected "
             "plain BF16, F16 or F32 rows; use a checkpoint whose embeddings and head are not quantized"

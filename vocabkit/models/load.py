@@ -71,6 +71,8 @@ def load_model(
     # A .bin is a pickle; every supported version opens it with torch.load(weights_only=True) unless told
     # otherwise.
     next_step = "copy or download the weights again"
+    if quantized:
+        next_step = "install what its quantization needs, or use the unquantized model"
     if attention is not None:
         next_step += f", or leave out --attn_implementation {attention}"
     with as_user_error(folder, "model", next_step):

@@ -19,6 +19,7 @@ import torch
 import transformers
 
 from vocabkit.checkpoint.hub import local_folder
+from vocabkit.checkpoint.quantized import quantization
 from vocabkit.checkpoint.record import NewRows, new_rows
 from vocabkit.checkpoint.shards import read_checkpoint
 from vocabkit.errors import UserError
@@ -171,7 +172,11 @@ def _check_source(folder: Path) -> None:
         )
     if read_json_object(folder / "config.json").get("is_encoder_decoder"):
         raise UserError(f"{folder} is an encoder-decoder model; only causal ones can be trained here")
-    read_checkpoint(folder)
+    if method := quantization(read_checkpoint(folder)):
+        raise UserError(
+            f"{folder} is quantized ({method}), and quantized weights cannot be trained; train the model in "
+            "BF16 or F32 that it was made from, and quantize the result"
+        )
 
 
 def token_count(tokenizer: Any, model: Any) -> int:
