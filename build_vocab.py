@@ -7,7 +7,7 @@
     python3 build_vocab.py -m ../Qwen2.5-1.5B-Instruct --counts counts.json.xz
     python3 build_vocab.py -m ../gemma-2-2b-it --counts counts.json.xz --counts_of ../Qwen2.5-1.5B-Instruct
 
-CORPUS: files and folders of .txt, .jsonl, .json, .csv, .tsv (each also .xz .gz .zst .bz2) and .parquet,
+CORPUS: files and folders of .txt, .jsonl, .json, .csv, .tsv (each also .xz .gz .zst .bz2), .parquet, .arrow,
 hf:NAME[:config[:split]], or - for standard input. A run that was interrupted goes on where it stopped when
 the same command is given again. The lists may be edited (move lines between files) before
 `model_edit.py -t trimm_vocab --keep FOLDER`.

@@ -1,6 +1,7 @@
 """Flags of a training stage: what is refused and why, and what --optim, --fsdp and rows alone become."""
 
 import json
+import types
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import finetune_qwen
 from vocabkit.errors import UserError
 from vocabkit.train import flags as train_flags
 from vocabkit.train.flags import REFUSED, keep_rows_apart, training_arguments
+from vocabkit.train.memory import checkpointing_flag
 
 
 def settings_of(tmp_path, *flags):
@@ -66,6 +68,19 @@ def test_the_optimizer_fits_what_moves(tmp_path, monkeypatch, cuda, flags, optim
     settings = settings_of(tmp_path, *flags, "--use_cpu", "true")
     assert settings.optim == optim and settings.learning_rate == (1e-3 if flags[1:] == ["new"] else 1e-5)
     assert (settings.optim_args is not None) == (optim == "adamw_torch_8bit")
+
+
+def test_transformers_that_are_too_old_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_flags.transformers, "__version__", "4.57.6")
+    message = "training needs transformers 5.0 or newer, this is 4.57.6: pip install -U transformers"
+    with pytest.raises(UserError, match=message):
+        settings_of(tmp_path)
+
+
+def test_recomputing_activations_goes_by_the_name_that_transformers_has(tmp_path):
+    assert checkpointing_flag(settings_of(tmp_path)) == "activation_checkpointing"
+    older = types.SimpleNamespace(gradient_checkpointing=True)
+    assert checkpointing_flag(older) == "gradient_checkpointing"
 
 
 def test_fsdp_parses(tmp_path, monkeypatch):

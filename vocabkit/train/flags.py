@@ -16,9 +16,11 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from vocabkit.errors import UserError, one_line
 from vocabkit.files import read_json_object
-from vocabkit.train.memory import optimizer_name
+from vocabkit.train.memory import checkpointing_flag, optimizer_name
 from vocabkit.train.options import StageOptions
 
+# The oldest transformers that training was run with; before 5, --warmup_steps can be no share of all.
+OLDEST = (5, 0)
 TORCHAO = ("adamw_torch_8bit", "adamw_torch_4bit")  # states of few bits, rounded at random to bfloat16
 BLOCK = 256  # numbers that share a scale there unless told otherwise
 _PICKLED = "its state holds objects that torch.load() refuses, so a checkpoint of it cannot be gone on from"
@@ -49,6 +51,12 @@ FLASH_PACKAGES = {
 
 def training_arguments(options: StageOptions, *, part: Path) -> TrainingArguments:
     """Return TrainingArguments from the flags that are not ours, with defaults that fit what they run on."""
+    version = transformers.__version__
+    if tuple(map(int, version.split(".")[:2])) < OLDEST:
+        raise UserError(
+            f"training needs transformers {'.'.join(map(str, OLDEST))} or newer, this is {version}: "
+            "pip install -U transformers accelerate datasets"
+        )
     cuda = torch.cuda.is_available()
     eight_bits = cuda and options.dtype != "float32" and not options.rows_alone
     kind: Any = TrainingArguments
@@ -66,7 +74,7 @@ def training_arguments(options: StageOptions, *, part: Path) -> TrainingArgument
         "save_steps": 200,
         "save_total_limit": 2,
         "eval_strategy": "no",
-        "activation_checkpointing": cuda,
+        checkpointing_flag(kind): cuda,
         "optim": "adamw_torch_8bit" if eight_bits else "adamw_torch",
         "optim_args": "bf16_stochastic_round=True" if eight_bits else None,
         "remove_unused_columns": False,
@@ -154,7 +162,9 @@ def _check_fsdp(settings: TrainingArguments) -> None:
             " …; without them it would quietly not be used"
         )
     if config.get("activation_checkpointing"):
-        settings.activation_checkpointing = False  # a default on a GPU; FSDP's own is the better one
+        setattr(
+            settings, checkpointing_flag(settings), False
+        )  # a default on a GPU; FSDP's own is the better one
 
 
 def check_attention(name: str, *, device: str, dtype: str) -> None:

@@ -166,6 +166,12 @@ class Stage:
         )
 
 
+def checkpointing_flag(settings: Any) -> str:
+    """Return the flag of TrainingArguments that recomputes activations; it was renamed after 5.17."""
+    new, old = "activation_checkpointing", "gradient_checkpointing"
+    return new if hasattr(settings, new) else old
+
+
 def optimizer_name(settings: "TrainingArguments") -> str:
     """Return what --optim names: TrainingArguments hold it as a text or as a member of an enumeration."""
     return str(getattr(settings.optim, "value", settings.optim))
@@ -183,7 +189,9 @@ def stage_of(model: Model, options: StageOptions, settings: "TrainingArguments")
         lora_rank=options.lora_rank,
         in_backward=options.optim_in_backward,
         lessons=options.has_lessons,
-        checkpointing=bool(settings.activation_checkpointing or settings.gradient_checkpointing),
+        checkpointing=bool(
+            getattr(settings, checkpointing_flag(settings)) or settings.gradient_checkpointing
+        ),
         processes=settings.world_size if settings.fsdp else 1,
     )
 
@@ -250,7 +258,7 @@ def _changes(
     if settings.per_device_train_batch_size > 1:
         yield "--per_device_train_batch_size 1", {"tokens": options.model_max_length}
     if not stage.checkpointing:
-        yield "--activation_checkpointing true", {"checkpointing": True}
+        yield f"--{checkpointing_flag(settings)} true", {"checkpointing": True}
     if stage.dtype == "float32" and settings.device.type == "cuda":
         yield "--dtype bfloat16", {"dtype": "bfloat16"}
     yield "--optim adamw_torch_8bit", {"optim": "adamw_torch_8bit"}
