@@ -254,6 +254,8 @@ OK = {"role": "assistant", "content": "Chào bạn"}
         (chat({"role": "user", "tool_calls": [CALL]}, OK), "calls a function and is the user's"),
         (chat(OK, tools="no"), '"tools" should be JSON'),
         (chat(OK, tools=[3]), '"tools" holds a number, expected an object'),
+        (chat(OK, tools={"a": 1}), '"tools" holds an object, expected an object of a function with a name'),
+        (chat({**OK, "thinking": 3}), '"thinking" is a number, expected a string'),
         (chat(OK, system=3), '"system" is a number, expected a string'),
         ({"messages": [{"role": "system", "content": "a"}, OK], "system": "b"}, "it has two system texts"),
         ({"messages": "xin chào"}, '"messages" is a string that is no JSON list of messages'),
@@ -270,10 +272,12 @@ def test_what_is_not_understood_is_refused(row, reason):
 
 
 def test_what_is_not_read_is_named():
-    row = chat({**OK, "mood": "vui"}, id=3, text="Chào", note=None, system="")
+    row = chat({**OK, "mood": "vui", "name": "An"}, id=3, text="Chào", note=None, system="")
     found = chat_of(row, field=None)
-    assert found is not None and found.unread == ("id", "text", "messages.mood")
+    assert found is not None and found.unread == ("id", "text", "messages.mood", "messages.name")
     assert found.messages[1]["mood"] == "vui", "the template may know it"
+    asked = chat_of({"messages": [{**TURNS[0], "train": True}, OK]}, field=None)
+    assert asked is not None and asked.unread == ("messages.train of user",)
     assert samples_of({"en": "a", "vi": "b", "id": 1}, text_field=None)[0].unread == ("id",)
     assert samples_of({"translation": {"en": "a", "vi": "b", "fr": "c"}}, text_field=None)[0].unread == (
         "translation.fr",

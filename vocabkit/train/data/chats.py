@@ -112,7 +112,10 @@ def _chat(row: dict[str, Any], found: list[Any], *, read: set[str], where: str, 
     for number, (message, texts) in enumerate(texts_of_messages(found, where), 1):
         place = f"message {number} of {where}"
         made, learn = _message(message, texts, place)
-        odd += [f"messages.{name}" for name in made if name not in (*KEYS, "name")]
+        role = made["role"]
+        known = (*KEYS, "name") if role == "tool" else KEYS  # a tool's name stands in the call already
+        odd += [f"messages.{name}" for name in made if name not in known]
+        odd += [f"messages.{name} of {role}" for name in LEARN if role != "assistant" and message.get(name)]
         if made["role"] == "assistant":
             if not learn or number <= read_only:
                 unlearned.add(number - 1)
@@ -174,6 +177,8 @@ def _message(message: Message, texts: list[str], place: str) -> tuple[Message, b
     made: Message = {"role": role, "content": clean_text(text)}
     dropped = ("role", "from", "content", "value", "tool_calls", "function_call", *LEARN)
     made |= {name: clean(value) for name, value in message.items() if name not in dropped}
+    for name in THOUGHTS:
+        _string(made, name)
     if calls:
         made["tool_calls"] = [_call(call, place) for call in calls]
         if role != "assistant":
@@ -203,8 +208,11 @@ def _tools(row: dict[str, Any]) -> list[Any] | None:
             continue
         for tool in _list(_json(value or [], f'"{name}"')):
             tool = clean(_json(tool, f'"{name}"'))
-            if not isinstance(tool, dict) or not isinstance(tool.get("function", tool), dict):
-                raise BadRecord(f'"{name}" holds {described(tool)}, expected an object')
+            function = tool.get("function", tool) if isinstance(tool, dict) else None
+            if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+                raise BadRecord(
+                    f'"{name}" holds {described(tool)}, expected an object of a function with a name'
+                )
             tools.append(tool if "function" in tool else {"type": "function", "function": tool})
     return tools or None
 
