@@ -317,7 +317,7 @@ def test_commands_parse(page):
 
 # Flags in running text that belong to transformers' Trainer, to accelerate or to a runtime
 OTHER_FLAGS = """--learning_rate --max_steps --report_to --fsdp --fsdp_config --num_machines --machine_rank
-    --main_process_ip --generation-config --model --model_args --tasks""".split()
+    --main_process_ip --logit-bias --logits-processors --model --model-path --model_args --tasks""".split()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
