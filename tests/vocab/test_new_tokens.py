@@ -477,3 +477,18 @@ def test_syllables_alone_and_dry_run_on_the_command_line(qwen2, tmp_path, capsys
     assert record["n_tokens"] == n_old + 4
     assert verify_edit(qwen2, out)
     assert "4 Vietnamese syllables as tokens" in (out / "README.md").read_text(encoding="utf-8")
+
+
+def test_one_bad_row_does_not_cost_the_list(tiny):
+    """It is left out, with what builds on it, and said; a list of bad rows alone is refused."""
+    folder = tiny("qwen")
+    good = merges_for(folder.path, 3)
+    bad = [good[0], ("nowhere", "x"), ("nowherex", "y")]
+    left_out: list[str] = []
+    made = make_merges(
+        [*good, *bad], folder.tokenizer, folder.encoder, file=Path("w.jsonl"), left_out=left_out
+    )
+    assert [(merge.left, merge.right) for merge in made] == good
+    assert len(left_out) == 3 and "already is a token" in left_out[0] and "is not made of" in left_out[1]
+    with pytest.raises(UserError, match="is not made of"):
+        make_merges(bad[1:], folder.tokenizer, folder.encoder, file=Path("w.jsonl"), left_out=[])

@@ -1,13 +1,42 @@
 """vocabkit/words/merges.py: what continuing the merges saves, worked by hand."""
 
+import pickle
+
+import pytest
 from choosing import hand_made, splits_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vocabkit.corpus.files import find_sources
 from vocabkit.corpus.lines import HELD_OUT, held_out
-from vocabkit.tokenizer.encoder import QWEN2
-from vocabkit.words.merges import SplitCounter, Splits, count_splits, merged, pairs
+from vocabkit.files import read_json, write_json
+from vocabkit.tokenizer.encoder import QWEN2, load_encoder
+from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
+from vocabkit.words.merges import SplitCounter, Splits, count_splits, merged, pairs, split_pattern
+
+
+@pytest.mark.parametrize("before", ["—", "(", "“", "½"])
+def test_what_stands_before_a_syllable_is_no_part_of_it(tiny, before):
+    """Whole words such as "—the" are cut as one by Qwen's expression."""
+    tokenizer, encoder = tiny("qwen").tokenizer, tiny("qwen").encoder
+    splits = Splits({f"{before}gian": 5, f"{before}the": 3}, tokenizer, encoder, QWEN2)
+    while best := splits.best():
+        made, _ = splits.merge(best[1])
+        assert splits.bytes[made.token].isalpha()
+    assert splits.best() is None
+
+
+def test_a_tokenizer_of_another_kind_splits_by_its_own_pre_tokenizer(tiny_copy):
+    folder = tiny_copy("qwen")
+    data = read_json(folder / "tokenizer.json")
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    digits = {"type": "Digits", "individual_digits": True}
+    data["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [digits, byte_level]}  # as SmolLM2
+    write_json(folder / "tokenizer.json", data)
+    pattern = split_pattern(read_tokenizer_json(folder), load_encoder(folder))
+    counter = SplitCounter(pickle.loads(pickle.dumps(pattern)))  # workers get a copy
+    counter.add(["nói—the gian12 (gian) ở"])
+    assert sorted(counter.take()) == sorted(["nói", "the", " gian", "gian", " ở"])
 
 
 def test_merges_follow_each_other_and_count_in_every_language():

@@ -26,7 +26,7 @@ from vocabkit.rows.names import choose_init
 from vocabkit.tokenizer import bpe
 from vocabkit.tokenizer.encoder import load_encoder
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson, stored_text
-from vocabkit.vocab.new_tokens import checked_encoder, make_merges, make_tokens
+from vocabkit.vocab.new_tokens import SHOWN, checked_encoder, make_merges, make_tokens
 from vocabkit.vocab.plan import FOREIGN, NewMerge, NewToken, Plan, extend_plan
 from vocabkit.vocab.word_list import (
     DICTIONARY,
@@ -79,7 +79,12 @@ def extend_vocab(
         source = open_folder(model, to_edit=True)
         encoder = load_encoder(model)
         tokens = make_tokens(taken.words, source.tokenizer, encoder)
-        new_merges = make_merges(taken.merges, source.tokenizer, encoder, file=taken.file)
+        bad: list[str] = []
+        new_merges = make_merges(taken.merges, source.tokenizer, encoder, file=taken.file, left_out=bad)
+        for why in bad[:SHOWN]:
+            print(f"left out: {why}")
+        if bad:
+            print(f"left out: {len(bad):,} of {len(taken.merges):,} syllables")
         _refuse_both(tokens, new_merges, source.tokenizer, file=taken.file)
         plan = extend_plan(
             source.tokenizer,

@@ -23,7 +23,7 @@ from vocabkit.errors import UserError
 from vocabkit.tokenizer import bpe, spm
 from vocabkit.tokenizer.bpe import unfold
 from vocabkit.tokenizer.encoder import encoded, extended
-from vocabkit.tokenizer.tokenizer_json import UNIGRAM, TokenizerJson, stored_text
+from vocabkit.tokenizer.tokenizer_json import BYTE_LEVEL_BPE, UNIGRAM, TokenizerJson, stored_text
 from vocabkit.vocab.plan import NewMerge, NewToken, Plan
 
 if TYPE_CHECKING:
@@ -77,12 +77,18 @@ def _refuse(words: list[str], message: str) -> None:
 
 
 def make_merges(
-    merges: Sequence[bpe.Merge], tokenizer: TokenizerJson, encoder: "Tokenizer", *, file: Path
+    merges: Sequence[bpe.Merge],
+    tokenizer: TokenizerJson,
+    encoder: "Tokenizer",
+    *,
+    file: Path,
+    left_out: list[str] | None = None,
 ) -> list[NewMerge]:
     """Return the new tokens that these merges make, checked to change no text but by joining tokens.
 
     encoder: the same tokenizer as the tokenizers library runs it. Raises UserError for a tokenizer that has
-    no merges, and for a merge that was not made for this one.
+    no merges, and for a merge that was not made for this one. left_out: such merges are left out instead,
+    with those that build on them, and why is put in here; UserError only if none is left.
     """
     if not merges:
         return []
@@ -95,25 +101,59 @@ def make_merges(
     found = []
     for left, right in merges:
         token = left + right
+        replaces = (*parts.get(left, ()), *parts.get(right, ()))
         if token in parts or token in tokenizer.added:
-            raise UserError(
+            why = (
                 f"{file}: {_shown(token, tokenizer)} already is a token of {tokenizer.path}; choose "
                 "syllables for this tokenizer: build_vi_words.py -m MODEL"
             )
-        replaces = (*parts.get(left, ()), *parts.get(right, ()))
-        before = tuple(piece.id for piece in encoder.model.tokenize(token))
-        performed = bpe.derivation(token, rank_of)
-        if not (
-            left in parts and right in parts and before == replaces and performed[-1:] == [(left, right)]
-        ):
-            raise UserError(
+        elif not _is_made_of(left, right, parts=parts, encoder=encoder, rank_of=rank_of):
+            why = (
                 f"{file}: {_shown(token, tokenizer)} is not made of {_shown(left, tokenizer)} and "
                 f"{_shown(right, tokenizer)} by {tokenizer.path}; it was chosen for another tokenizer: "
                 "choose again with build_vi_words.py -m MODEL"
             )
-        parts[token] = replaces
-        found.append(NewMerge(left, right, replaces))
+        elif _is_split(token, tokenizer, encoder):
+            why = (
+                f"{file}: {_shown(token, tokenizer)} is split by {tokenizer.path} before merging begins, so "
+                "that it is never made; choose again with build_vi_words.py -m MODEL"
+            )
+        else:
+            parts[token] = replaces
+            found.append(NewMerge(left, right, replaces))
+            continue
+        if left_out is None:
+            raise UserError(why)
+        left_out.append(why)
+    if left_out and not found:
+        raise UserError(left_out[0])
     return found
+
+
+def _is_made_of(
+    left: str,
+    right: str,
+    *,
+    parts: Mapping[str, tuple[int, ...]],
+    encoder: "Tokenizer",
+    rank_of: bpe.RankOf,
+) -> bool:
+    if left not in parts or right not in parts:
+        return False
+    before = tuple(piece.id for piece in encoder.model.tokenize(left + right))
+    performed = bpe.derivation(left + right, rank_of)
+    return before == (*parts[left], *parts[right]) and performed[-1:] == [(left, right)]
+
+
+def _is_split(token: str, tokenizer: TokenizerJson, encoder: "Tokenizer") -> bool:
+    """Whether a byte-level tokenizer never sees the text of a token in one piece, as "—the" in GPT-2's."""
+    if tokenizer.family != BYTE_LEVEL_BPE or encoder.pre_tokenizer is None:
+        return False
+    try:
+        text = bpe.byte_level_bytes(token).decode("utf-8")
+    except UnicodeDecodeError:  # a part of a character
+        return False
+    return len(encoder.pre_tokenizer.pre_tokenize_str(text)) > 1
 
 
 def _shown(token: str, tokenizer: TokenizerJson) -> str:

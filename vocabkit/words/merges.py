@@ -15,7 +15,7 @@ import functools
 import hashlib
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,16 +30,30 @@ from vocabkit.tokenizer.tokenizer_json import BYTE_LEVEL_BPE, TokenizerJson
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from tokenizers.pre_tokenizers import PreTokenizer
 
 MAX_WORDS = 4_000_000  # different ones that all workers together hold: some 100 bytes each
 
 Pair = tuple[int, int]
 
 
-def split_pattern(tokenizer: TokenizerJson, encoder: "Tokenizer") -> str:
-    """Return the expression that splits text into words: the tokenizer's own if it is known, else Qwen's."""
+def split_pattern(tokenizer: TokenizerJson, encoder: "Tokenizer") -> "str | PreTokenizer":
+    """Return what splits text into words: the tokenizer's own expression if it is known, else for byte-level
+    tokenizers their own pre_tokenizer, which is slower, and for others Qwen's expression.
+    """
     cuts = find_cuts(tokenizer, encoder)
-    return (cuts and cuts.words) or QWEN2
+    if cuts and cuts.words:
+        return cuts.words
+    return encoder.pre_tokenizer if tokenizer.family == BYTE_LEVEL_BPE else QWEN2
+
+
+def _splitter(pattern: "str | PreTokenizer") -> Callable[[str], list[str]]:
+    import regex
+
+    if isinstance(pattern, str):
+        found: Callable[[str], list[str]] = regex.compile(pattern).findall
+        return found
+    return lambda text: [text[begin:end] for _, (begin, end) in pattern.pre_tokenize_str(text)]
 
 
 class SplitCounter(CorpusCounter):
@@ -51,10 +65,8 @@ class SplitCounter(CorpusCounter):
     [(' gian', 2), ('thời', 1)]
     """
 
-    def __init__(self, pattern: str, *, max_words: int = MAX_WORDS) -> None:
-        import regex
-
-        self._split = regex.compile(pattern).findall
+    def __init__(self, pattern: "str | PreTokenizer", *, max_words: int = MAX_WORDS) -> None:
+        self._split = _splitter(pattern)
         self._max_words = max_words
         self._counts: Counter[str] = Counter()
 
@@ -76,19 +88,20 @@ class SplitCounter(CorpusCounter):
 def count_splits(
     model: Path,
     sources: Sequence[Source],
-    pattern: str,
+    pattern: "str | PreTokenizer",
     *,
     workers: int | None = None,
     **options: Any,
 ) -> counting.Progress:
     """Count the words that a tokenizer splits a corpus into, as count_words() does."""
     workers = counting.processes(workers)
+    named = pattern if isinstance(pattern, str) else pattern.__getstate__().decode("utf-8")
     return counting.count(
         sources,
         functools.partial(SplitCounter, pattern, max_words=MAX_WORDS // workers),
         total=counting.Sum(),
         model=model,
-        what={"counts": "splits", "pattern_sha256": hashlib.sha256(pattern.encode("utf-8")).hexdigest()},
+        what={"counts": "splits", "pattern_sha256": hashlib.sha256(named.encode("utf-8")).hexdigest()},
         workers=workers,
         **options,
     )
@@ -115,11 +128,13 @@ class Splits:
     """
 
     def __init__(
-        self, counts: Mapping[str, int], tokenizer: TokenizerJson, encoder: "Tokenizer", pattern: str
+        self,
+        counts: Mapping[str, int],
+        tokenizer: TokenizerJson,
+        encoder: "Tokenizer",
+        pattern: "str | PreTokenizer",
     ) -> None:
-        import regex
-
-        self._split = regex.compile(pattern).findall
+        self._split = _splitter(pattern)
         self._encoder = encoder
         self.names = dict(tokenizer.tokens)
         self._next = max(self.names) + 1
@@ -133,6 +148,7 @@ class Splits:
         self._total: list[int] = []  # what counts were in the beginning
         self._replaces: dict[int, list[int]] = {}
         self._is_syllable: list[bool] = []
+        self._before: list[int] = []  # bytes of a word before its syllable, a space not counted
         self._where: defaultdict[Pair, set[int]] = defaultdict(set)
         self._saves: Counter[Pair] = Counter()
         self._allowed: set[Pair] = set()
@@ -150,7 +166,9 @@ class Splits:
             self.tokens.append(encoding.ids)
             self.counts.append(0)
             self._total.append(0)
-            self._is_syllable.append(is_syllable(word if word[:1].isalpha() else word[1:]))
+            before = "" if word[:1].isalpha() else word[:1]
+            self._is_syllable.append(is_syllable(word[len(before) :]))
+            self._before.append(0 if before == " " else len(before.encode()))
             self._index(len(self.tokens) - 1)
 
     def words(self, text: str) -> list[int]:
@@ -160,11 +178,21 @@ class Splits:
         return [self.numbers[word] for word in words]
 
     def _index(self, number: int) -> None:
+        inside = pairs(self._of_syllable(number)) if self._is_syllable[number] else {}
         for pair in pairs(self.tokens[number]):
             self._where[pair].add(number)
-            if self._is_syllable[number] and pair not in self._allowed and self._may_merge(pair):
+            if pair in inside and pair not in self._allowed and self._may_merge(pair):
                 self._allowed.add(pair)
                 heapq.heappush(self._queue, (-self._saves[pair], pair))
+
+    def _of_syllable(self, number: int) -> list[int]:
+        """The tokens of a word without those that hold what stands before the syllable, as in "—the"."""
+        tokens, left = self.tokens[number], self._before[number]
+        for at, token in enumerate(tokens):
+            if left <= 0:
+                return tokens[at:]
+            left -= len(self.bytes[token])
+        return []
 
     def _may_merge(self, pair: Pair) -> bool:
         """Whether two tokens of a syllable may be one: no punctuation before it, and no token already."""
