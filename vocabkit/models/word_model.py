@@ -155,6 +155,8 @@ class WordModel:
         cache = caches[0]
         if hasattr(cache, "layers"):
             return Past([(layer.keys, layer.values) for layer in cache.layers], mask)
+        if isinstance(cache, tuple):  # transformers 4.45
+            return Past(list(cache), mask)
         return Past(list(zip(cache.key_cache, cache.value_cache, strict=True)), mask)
 
     def logits(self, hidden: torch.Tensor, *, words: bool = True) -> torch.Tensor:
