@@ -133,9 +133,7 @@ def with_white_tokens(data: dict[str, Any]) -> None:
     is_byte_level = "Ġ" in model["vocab"]
     white = [byte_level_token(char.encode()) if is_byte_level else char for char in "\n\t\r\x0b\x1f"]
     space = "Ġ" if is_byte_level else "▁"
-    next_id = itertools.count(
-        max([*model["vocab"].values(), *(token["id"] for token in data["added_tokens"])]) + 1
-    )
+    next_id = itertools.count(max(model["vocab"].values()) + 1)
     for left, right in itertools.product([*white, space, *"ab.'1"], repeat=2):
         # For Gemma a token with a ▁ behind anything means that there are no cuts
         if {left, right} & {*white, space} and (is_byte_level or right != space):
@@ -144,6 +142,12 @@ def with_white_tokens(data: dict[str, Any]) -> None:
                     model["vocab"][token] = next(next_id)
             as_text = model["merges"] and isinstance(model["merges"][0], str)
             model["merges"].append(f"{left} {right}" if as_text else [left, right])
+    # Added tokens follow the vocabulary, as the library numbers them.
+    moved = {t["id"]: next(next_id) for t in data["added_tokens"] if t["content"] not in model["vocab"]}
+    for token in data["added_tokens"]:
+        token["id"] = moved.get(token["id"], token["id"])
+    for special in ((data["post_processor"] or {}).get("special_tokens") or {}).values():
+        special["ids"] = [moved.get(token_id, token_id) for token_id in special["ids"]]
 
 
 # What has been, or may be, taken for a space or a border by one library and not by the other, or joined to

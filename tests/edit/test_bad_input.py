@@ -290,7 +290,7 @@ CASES: dict[str, tuple[str, Callable[[Path], object], list[str]]] = {
     "more ids than rows": (
         "single",
         more_ids_than_rows,
-        ["{m}/tokenizer.json has a token with id 700", "512 rows", "download both"],
+        ["{m}/tokenizer.json: the added token '<|far|>' has id 700", "makes it 424", "give it this id"],
     ),
     "id without a token": (
         "single",

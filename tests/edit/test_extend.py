@@ -684,7 +684,7 @@ def extended_tokenizer(folder: Folder) -> tuple[Tokenizer, set[int]]:
     """Return a tokenizer with some common words, checked as extend_vocab does, and their ids."""
     common = ["thời gian", "Việt Nam", "có thể", "sử dụng", "phát triển"]
     tokens = make_tokens(common, folder.tokenizer, folder.encoder)
-    plan = extend_plan(folder.tokenizer, tokens, suppressed={})
+    plan = extend_plan(folder.tokenizer, tokens, keep_out=False)
     data = folder.tokenizer.trimmed(plan.new_to_old, [token.entry() for token in tokens])
     after = Tokenizer.from_str(json.dumps(data))
     spm_model = None

@@ -334,7 +334,7 @@ def test_token_beyond_the_rows_is_refused(copy_of, tied_source):
     folder = copy_of(tied_source)
     for at in range(ROWS - N_TOKENS + 1):
         add_token(folder, f"<new {at}>")
-    with pytest.raises(UserError, match="id 384, the matrices of .* have 384 rows"):
+    with pytest.raises(UserError, match="has id 384, but the model has 384 rows"):
         show(folder)
 
 

@@ -138,8 +138,8 @@ def run_jobs(folder: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return step(self, *args, **options)
 
-    def weigh(trainer: Any, *args: Any) -> Any:
-        result = train(trainer, *args)
+    def weigh(trainer: Any, *args: Any, **options: Any) -> Any:
+        result = train(trainer, *args, **options)
         assert trainer.parts.sharded == job.startswith("fsdp"), "not what the job is named after"
         found[job] = digest(trainer)
         return result

@@ -197,7 +197,7 @@ def test_peak_memory_is_that_of_the_training(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: peak.__setitem__(0, 0))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peak[0])
-    assert _train(Trainer(), tmp_path, None)["peak_memory_bytes"] == 5
+    assert _train(Trainer(), tmp_path, None, guard=dict)["peak_memory_bytes"] == 5
     assert peak == [9]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert 1e8 < _peak_memory() < 1e12, "resident bytes of this process"

@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from verifying import break_layer
 
+from vocabkit.checkpoint.folder import start_token
 from vocabkit.verify.edited import open_edited
 from vocabkit.verify.logits import MAX_LENGTH, check_model, cut_pieces, sample
 
@@ -28,7 +29,7 @@ def test_the_cost_of_new_words_is_that_of_the_edited_model(made_extended):
     edited = open_edited(source, out)
     text = "Xin chào, hôm nay trời đẹp."
     _, cost, *_ = check_model(edited, [text])
-    (piece,) = cut_pieces(edited, [text])
+    (piece,) = cut_pieces(edited, [text], start=start_token(source))
     assert edited.record.new_ids[0] in piece.new_ids and not piece.covered
     model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
     with torch.no_grad():
@@ -48,7 +49,7 @@ def test_text_with_new_tokens_only_has_a_cost_but_no_logits(made_extended):
 def test_pieces_are_cut_and_spread(checkpoint, trimmed):
     edited = open_edited(checkpoint(tied=False), trimmed(tied=False))
     text = "Xin chào các bạn, hôm nay trời đẹp quá. " * 60
-    pieces = cut_pieces(edited, [text])
+    pieces = cut_pieces(edited, [text], start=start_token(edited.base))
     assert len(pieces) > 1 and sum(piece.size for piece in pieces) == len(text.encode())
     assert all(max(len(p.old_ids), len(p.new_ids)) <= MAX_LENGTH for p in pieces)
     many = [f"{at:04}" for at in range(1000)]

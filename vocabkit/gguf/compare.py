@@ -21,6 +21,7 @@ from vocabkit.gguf.verify import load_vocab
 from vocabkit.gguf.vocab import GgufVocab
 from vocabkit.text.unicode import nfc
 from vocabkit.tokenizer.encoder import encoded, load_encoder
+from vocabkit.tokenizer.tokenizer_json import BYTE_LEVEL_BPE
 from vocabkit.verify.check import SHOWN, Check
 
 TEXTS = 200  # of the bundled ones; each added token is looked for in two more
@@ -90,8 +91,9 @@ def _texts(part: Path, source: Folder, vocab: GgufVocab) -> Check:
         return check
     texts = list(islice(filter(None, map(nfc, _sentences())), TEXTS))
     texts += [text for token in source.tokenizer.added for text in (token, f"Có{token} và{token}.")]
-    # What llama.cpp is known to cut otherwise was said already.
-    texts = [text for text in texts if not any(said in text for said in vocab.cut_otherwise)]
+    # What llama.cpp is known to cut otherwise was said already; ▁ in a text is a space to it.
+    known = [*vocab.cut_otherwise, *(["▁"] if source.tokenizer.family != BYTE_LEVEL_BPE else [])]
+    texts = [text for text in texts if not any(said in text for said in known)]
     encoder = load_encoder(source.path)
     for text, encoding in zip(texts, encoded(encoder, texts), strict=True):
         found = llama.tokenize(text.encode(), add_bos=False, special=True)

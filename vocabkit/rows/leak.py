@@ -246,6 +246,8 @@ def lower(
 
     The row that takes most beyond what its start takes goes first, a quarter of its way at a time.
     """
+    if any(places.guesses for places in read.values()):
+        return rows, {}
     model.use(start)
     allowed = measure_all(model, read)
     model.use(rows)

@@ -140,7 +140,7 @@ def is_emoji_piece(token_bytes: bytes) -> bool:
 def spelled_foreign(
     tokens: Iterable[bytes], allowed: frozenset[str] = DEFAULT_SCRIPTS
 ) -> dict[str, frozenset[str]]:
-    """Return script → the foreign characters that some sequence of these tokens spells: all are searched.
+    r"""Return script → the foreign characters that some sequence of these tokens spells: all are searched.
 
     A finite automaton: its state is the unfinished character with which a text ends. From each state that
     can be reached, each token finishes the character, goes on with it, or breaks it.
