@@ -60,14 +60,25 @@ def assets() -> Path:
 
 
 @pytest.fixture(scope="session")
-def real(assets, tmp_path_factory) -> Callable[[str], Folder]:
+def real_source(assets) -> Callable[[str], Path]:
+    """name → a real tokenizer's folder as it is."""
+
+    def find(name: str) -> Path:
+        source = assets / "tokenizers" / name
+        if not source.is_dir():
+            pytest.skip(f"no {name} in {source.parent}")
+        return source
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def real(real_source, tmp_path_factory) -> Callable[[str], Folder]:
     """name → a real tokenizer's folder, with the config.json that some of them lack; each is read once."""
 
     @functools.cache
     def open_real(name: str) -> Folder:
-        source = assets / "tokenizers" / name
-        if not source.is_dir():
-            pytest.skip(f"no {name} in {source.parent}")
+        source = real_source(name)
         if (source / "config.json").exists():
             return open_folder(source)
         target = tmp_path_factory.mktemp("real") / name

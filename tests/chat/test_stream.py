@@ -6,7 +6,6 @@ import pytest
 from chatting import TINY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny import ASSETS
 
 from vocabkit.chat.stream import stream_text
 from vocabkit.models.load import load_tokenizer
@@ -85,13 +84,9 @@ def test_stream_decodes_short_windows(name, monkeypatch):
     assert len(lengths) >= len(check) and max(lengths) <= 4
 
 
-@pytest.mark.assets
 @pytest.mark.parametrize("name", ["qwen2.5-instruct", "gemma-2-it", "t5-v1_1"])
-def test_stream_on_real_tokenizers(name):
-    folder = ASSETS / "tokenizers" / name
-    if not folder.is_dir():
-        pytest.skip(f"needs {folder}, set VOCABKIT_ASSETS")
-    tokenizer = load_tokenizer(folder)
+def test_stream_on_real_tokenizers(name, real_source):
+    tokenizer = load_tokenizer(real_source(name))
     vocab = tokenizer.get_vocab()
     byte_ids = [i for token, i in vocab.items() if token.startswith("<0x") and len(token) == 6]
     rng = random.Random(name)

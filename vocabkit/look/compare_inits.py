@@ -40,6 +40,8 @@ from vocabkit.vocab.new_tokens import make_tokens
 from vocabkit.vocab.word_list import DICTIONARY, WORDS, read_dictionary, read_words
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from vocabkit.rows.elsewhere import OtherText
 
 OPTIONS = (
@@ -169,16 +171,21 @@ def _check_new_file(path: Path | None) -> None:
         raise UserError(f"{path.parent} is not a folder; make it first: mkdir -p {path.parent}")
 
 
+def _tokenizers(model: Folder, words: Sequence[str]) -> "tuple[list[str], Tokenizer, Tokenizer]":
+    """Return the texts of the words' tokens, the model's tokenizer, and the one that has these too."""
+    encoder = load_encoder(model.path)
+    contents = [token.content for token in make_tokens(words, model.tokenizer, encoder)]
+    return contents, encoder, extended(model.tokenizer, contents)
+
+
 def _places(
     model: Folder, sources: Sequence[corpus_files.Source], listed: Sequence[str], *, per_word: int
 ) -> tuple[list[Context], list[str]]:
     """Return the contexts to measure at and the words that have one; a context's word is its place among
     these.
     """
-    encoder = load_encoder(model.path)
-    contents = [token.content for token in make_tokens(listed, model.tokenizer, encoder)]
-    new_encoder = extended(model.tokenizer, contents)
-    found = find_contexts(sources, contents, encoder, new_encoder, per_word=per_word, part="test")
+    contents, *encoders = _tokenizers(model, listed)
+    found = find_contexts(sources, contents, *encoders, per_word=per_word, part="test")
     present = [word for word, count in enumerate(counts_of(found, len(listed))) if count]
     number = {word: at for at, word in enumerate(present)}
     return [replace(c, word=number[c.word]) for c in found], [listed[word] for word in present]
@@ -190,9 +197,7 @@ def _lines(
     """Return LINES lines of the part that is measured on, spread evenly: bytes, ids as old tokens, with new
     ones.
     """
-    old_encoder = load_encoder(model.path)
-    tokens = make_tokens(words, model.tokenizer, old_encoder)
-    new_encoder = extended(model.tokenizer, [token.content for token in tokens])
+    _, old_encoder, new_encoder = _tokenizers(model, words)
     rows = list(model.tokenizer.tokens)  # the extended tokenizer's ids → rows, which may have holes
     rows += [rows[-1] + 1 + at for at in range(len(words))]
     lines = dict.fromkeys(lines_in_turns(corpora, notes=lambda note: None))
@@ -213,11 +218,9 @@ def _other_texts(
     """Return the texts that hold none of the words, of the part that is measured on."""
     from vocabkit.rows.elsewhere import find_other_texts
 
-    old_encoder = load_encoder(model.path)
-    contents = [token.content for token in make_tokens(words, model.tokenizer, old_encoder)]
-    new_encoder = extended(model.tokenizer, contents)
+    _, *encoders = _tokenizers(model, words)
     first_new = len(model.tokenizer.tokens)
-    return find_other_texts(model.path, old_encoder, new_encoder, first_new=first_new, corpora=corpora).test
+    return find_other_texts(model.path, *encoders, first_new=first_new, corpora=corpora).test
 
 
 def _rows(
@@ -257,14 +260,13 @@ def _taught(
     model: Folder, words: Sequence[str], texts: Sequence[str | Path], scratch: Path, *, seed: int
 ) -> TaughtContexts:
     """Return what rows are distilled from: the part of the texts that nothing is measured on."""
-    encoder = load_encoder(model.path)
-    contents = [token.content for token in make_tokens(words, model.tokenizer, encoder)]
+    contents, old_encoder, new_encoder = _tokenizers(model, words)
     n_tokens = len(model.tokenizer.tokens)
     return find_taught_contexts(
         [str(path) for path in texts],
         contents,
-        old_encoder=encoder,
-        new_encoder=extended(model.tokenizer, contents),
+        old_encoder=old_encoder,
+        new_encoder=new_encoder,
         ids=range(n_tokens, n_tokens + len(contents)),
         state_file=scratch / "distill.safetensors",
         seed=seed,

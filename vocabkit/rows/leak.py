@@ -26,7 +26,7 @@ from vocabkit.models.split_rows import clamp_norms_
 from vocabkit.models.word_model import Rows, WordModel, copy_rows
 from vocabkit.rows.elsewhere import VIETNAMESE, OtherText
 
-BLOCK = 12 << 20  # numbers in one (places, rows) matrix of logits
+BLOCK = 12 << 20  # numbers in one (places, rows) matrix of logits: larger ones leave the caches
 BATCH = 32  # texts read at once
 SHOWN = 8  # rows that were lowered; the others are counted
 

@@ -26,14 +26,12 @@ from vocabkit.models.word_model import Rows, WordModel
 from vocabkit.rows.contexts import Context
 from vocabkit.rows.elsewhere import OtherText
 from vocabkit.rows.estimates import Estimate, mean_by_cluster, ratio_by_cluster
-from vocabkit.rows.leak import measure_all, read_places
+from vocabkit.rows.leak import BATCH, BLOCK, measure_all, read_places
 
 AFTER = 16  # positions from the word on whose answers are compared: later ones hardly see it
 FILL_CONTEXTS = 60  # gaps, each of another word
 FILL_RIGHT = 4  # tokens after a gap that have a say: each costs a row of logits for every candidate
 FILL_CANDIDATES = 50
-BLOCK = 12 << 20  # numbers in one (positions, rows) matrix of logits: larger ones leave the caches
-BATCH = 32  # sequences read at once
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from tiny import ASSETS, CHAT_TEMPLATE
+from tiny import CHAT_TEMPLATE
 from training import MARKED, TURNS
 from transformers import AutoTokenizer
 
@@ -347,13 +347,9 @@ def test_an_answer_with_weight_0_in_a_template_that_marks_answers_itself(tokeniz
     assert shown(tokenizer, chat_of(row, field=None)) == expected
 
 
-@pytest.mark.assets
 @pytest.mark.parametrize("name", ["qwen2.5-instruct", "qwen3", "llama-3.2-instruct"])
-def test_calls_in_real_templates(name):
-    folder = ASSETS / "tokenizers" / name
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is missing; set VOCABKIT_ASSETS")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+def test_calls_in_real_templates(name, real_source):
+    tokenizer = AutoTokenizer.from_pretrained(real_source(name))
     for kind in ("openai", "llama-factory"):
         learned = [
             run.split("⟧")[0]
