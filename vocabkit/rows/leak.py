@@ -261,25 +261,28 @@ def lower(
         odds.append({k: (of - read[k].old_total[:, None]).double().exp() for k, of in logits[-1].items()})
     at = [STEPS] * len(rows.input)
     now, best = ({kind: part.clone() for kind, part in of[STEPS].items()} for of in (odds, logits))
-    excess = torch.stack([_shares(now[k], now[k]) - _shares(odds[0][k], now[k]) for k in read]).sum(0)
+    total = {kind: of.sum(1) for kind, of in now.items()}
+    excess = torch.stack([_shares(now[k] - odds[0][k], total[k]) for k in read]).sum(0)
     while excess.max() > 0 and broken(
-        {k: leak_of(now[k].sum(1).log(), best[k].amax(1), read[k]) for k in read}, allowed
+        {k: leak_of(total[k].log(), best[k].amax(1), read[k]) for k in read}, allowed
     ):
         worst = int(excess.argmax())
         at[worst] -= 1
+        left = 0.0
         for kind in read:
             now[kind][:, worst] = odds[at[worst]][kind][:, worst]
             best[kind][:, worst] = logits[at[worst]][kind][:, worst]
-        left = sum(float(_shares(now[k], now[k])[worst] - _shares(odds[0][k], now[k])[worst]) for k in read)
+            total[kind] = now[kind].sum(1)  # not by the difference: small sums would drown in it
+            left += float(_shares(now[kind][:, worst] - odds[0][kind][:, worst], total[kind]))
         excess[worst] = left if at[worst] else 0.0
     kept = torch.tensor(at) / STEPS
     lowered = {number: float(share) for number, share in enumerate(kept) if share < 1}
     return _between(start, rows, kept[:, None].numpy()), lowered
 
 
-def _shares(odds: torch.Tensor, all_odds: torch.Tensor) -> torch.Tensor:
-    """(W,) mean share of the probability that each new token takes beside all the others."""
-    return (odds / (1 + all_odds.sum(1, keepdim=True))).mean(0)
+def _shares(odds: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+    """Mean share of the probability of (N, W) or (N,) odds; total: (N,) odds of all new tokens together."""
+    return (odds.T / (1 + total)).mean(-1)
 
 
 def _between(start: Rows, rows: Rows, share: "float | np.ndarray") -> Rows:
