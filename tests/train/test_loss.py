@@ -11,10 +11,11 @@ from transformers import AutoModelForCausalLM
 from vocabkit.models.split_rows import split_rows
 from vocabkit.train import loss as train_loss
 from vocabkit.train.data.packing import Collator, pack
-from vocabkit.train.loss import fuse_loss, token_nats
+from vocabkit.train.loss import fuse_loss, summed_nats
 
 FAMILIES = [("qwen2", True), ("qwen2", False), ("gemma2", True), ("llama", False)]
 STOP = 150  # pretend that so many rows are tokens
+CHUNKS = [1 << 24, STOP * 7, 1]  # logits: all, those of 7 places, of one
 IDS = torch.arange(1, 61).reshape(3, 20) * 2 % STOP
 LABELS = IDS.masked_fill(torch.arange(20) < 5, -100)
 
@@ -38,13 +39,10 @@ def plain_loss(model, ids=IDS, labels=LABELS) -> torch.Tensor:
     return F.cross_entropy(logits.reshape(-1, STOP), labels[:, 1:].reshape(-1))
 
 
-@pytest.mark.parametrize("chunk", [1 << 24, STOP * 7, None])
+@pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize(("family", "tied"), FAMILIES)
-def test_loss_and_gradients_are_the_plain_ones(model, monkeypatch, family, tied, chunk):
-    """In chunks, in one, and by torch's own function, which computes on a CPU too."""
-    monkeypatch.setattr(train_loss, "CHUNK", chunk or 1)
-    monkeypatch.setattr(train_loss, "FUSED_ON", set() if chunk else {"cpu"})
-    plain, fused = model(family, tied), fuse_loss(model(family, tied), n_tokens=STOP)
+def test_loss_and_gradients_are_the_plain_ones(model, family, tied, chunk):
+    plain, fused = model(family, tied), fuse_loss(model(family, tied), n_tokens=STOP, chunk=chunk)
     expected = plain_loss(plain)
     expected.backward()
     loss = fused(input_ids=IDS, labels=LABELS).loss
@@ -59,13 +57,12 @@ def test_loss_and_gradients_are_the_plain_ones(model, monkeypatch, family, tied,
         assert not head[STOP:].any(), "padding rows have a gradient"
 
 
-@pytest.mark.parametrize("chunk", [1 << 24, STOP * 7])
+@pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize(("family", "tied"), FAMILIES)
-def test_split_rows_give_the_same_loss_and_gradient(model, monkeypatch, family, tied, chunk):
-    monkeypatch.setattr(train_loss, "CHUNK", chunk)
+def test_split_rows_give_the_same_loss_and_gradient(model, family, tied, chunk):
     plain, split = model(family, tied), model(family, tied)
     rows = split_rows(split, first=STOP - 40, stop=STOP)
-    fuse_loss(split, n_tokens=STOP)
+    fuse_loss(split, n_tokens=STOP, chunk=chunk)
     expected = plain_loss(plain)
     expected.backward()
     loss = split(input_ids=IDS, labels=LABELS).loss
@@ -98,11 +95,57 @@ def _halved(output):
     return output
 
 
-def test_a_head_with_a_bias():
-    head = torch.nn.Linear(8, 30)
-    hidden, wanted = torch.randn(5, 8), torch.tensor([0, 3, 19, 4, 1])
-    expected = F.cross_entropy(head(hidden)[:, :20], wanted, reduction="none")
-    assert torch.allclose(token_nats(head, hidden, wanted, n_tokens=20), expected, atol=1e-6)
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_a_head_with_a_bias(softcap, chunk):
+    torch.manual_seed(0)
+    head, hidden = torch.nn.Linear(8, 170), torch.randn(25, 8, requires_grad=True)
+    wanted = torch.arange(25) * 5
+    logits = head(hidden)[:, :STOP]
+    logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+    expected = F.cross_entropy(logits, wanted, reduction="none")
+    total, each = summed_nats(head, hidden, wanted, n_tokens=STOP, softcap=softcap, chunk=chunk)
+    assert torch.allclose(each, expected, atol=1e-6) and not each.requires_grad
+    parts = [hidden, head.weight, head.bias]
+    for got, other in zip(
+        torch.autograd.grad(total / 3, parts), torch.autograd.grad(expected.sum() / 3, parts), strict=True
+    ):
+        assert torch.allclose(got, other, atol=1e-6)
+
+
+def test_logits_are_made_once(model, monkeypatch):
+    """Forward and backward together: as many products with the head as there are chunks."""
+    made = []
+    linear = F.linear
+    fused = fuse_loss(model("qwen2", False), n_tokens=STOP, chunk=STOP * 7)
+    monkeypatch.setattr(F, "linear", lambda x, w, b=None: (made.append(len(w)), linear(x, w, b))[1])
+    fused(input_ids=IDS, labels=LABELS).loss.backward()
+    assert made.count(STOP) == -(-45 // 7)
+
+
+def test_nothing_is_learned_where_no_gradient_is_asked_for(model, monkeypatch):
+    fused = fuse_loss(model("qwen2", False), n_tokens=STOP)
+    monkeypatch.setattr(train_loss, "_add_product", lambda *_: pytest.fail("a gradient was computed"))
+    with torch.no_grad():
+        assert float(fused(input_ids=IDS, labels=LABELS).loss) > 0
+
+
+def test_gradients_are_scaled_once(model):
+    loss = fuse_loss(model("qwen2", False), n_tokens=STOP)(input_ids=IDS, labels=LABELS).loss
+    loss.backward(retain_graph=True)
+    with pytest.raises(AttributeError):
+        loss.backward()
+
+
+def test_autocast_computes_logits_in_bfloat16_and_gradients_in_float32(model):
+    plain, fused = model("qwen2", False), fuse_loss(model("qwen2", False), n_tokens=STOP, chunk=STOP * 7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, expected = fused(input_ids=IDS, labels=LABELS).loss, plain_loss(plain)
+    loss.backward()
+    expected.backward()
+    assert float(loss) == pytest.approx(float(expected), rel=1e-3)
+    got, other = (part.get_output_embeddings().weight.grad for part in (fused, plain))
+    assert got.dtype == torch.float32 and torch.allclose(got, other, atol=2e-3)
 
 
 def test_losses_of_a_bfloat16_model_are_float32(model):

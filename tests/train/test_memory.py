@@ -24,6 +24,7 @@ from vocabkit.train.memory import (
     available,
     check_fits,
     model_sizes,
+    print_chunk,
     stage_of,
 )
 from vocabkit.train.options import StageOptions
@@ -57,25 +58,38 @@ def test_parameters_of_the_7b():
 
 
 FULL = dict(train_rows="all", trained_layers=L)
-STAGE_3 = dict(train_rows="all", trained_layers=L, lora_rank=64, optim="adamw_torch_8bit")
-# what, tokens, GiB at 152,064 and at 101,056 rows: worked out apart from this code
-TABLE = [
-    (dict(FULL, optim="adamw_torch_8bit", fused=False), 4096, 51.3, 47.0),
-    (dict(FULL, optim="adamw_torch_8bit"), 4096, 45.5, 43.1),
-    (dict(FULL, optim="adamw_torch_8bit"), 8192, 47.1, 44.8),
-    (dict(FULL, optim="adamw_torch_8bit", in_backward=True), 4096, 32.3, 30.3),
-    (dict(FULL, optim="adafactor", in_backward=True), 4096, 18.0, 16.6),
-    (dict(train_rows="none", trained_layers=L, lora_rank=64, optim="adamw_torch"), 4096, 18.3, 17.6),
-    (STAGE_3, 4096, 22.5, 20.1),
-    (dict(train_rows="all", trained_layers=2, optim="adamw_torch_8bit"), 4096, 22.7, 20.3),
+BIG = dict(dtype="bfloat16", tokens=4096, chunk=64 << 20)
+LORA_64 = dict(FULL, lora_rank=64)
+# Bytes that torch held at the peak on an H200, torch 2.11, 2026-11-27, by benchmarks/memory_measured.py: a 7B
+# of 96,000 rows and 1,024 new ones, a 1.5B. The fused loss was another then: it held the head's gradient
+# three times, where it is held once now.
+ON_A_GPU = [
+    ("7B", 96_000, dict(FULL, optim="adamw_torch_8bit", in_backward=True), 33_668_084_736),
+    ("7B", 96_000, dict(LORA_64, optim="adamw_torch_8bit"), 21_092_940_800),
+    ("7B", 96_000, dict(train_rows="new", trained_layers=0, optim="adamw_torch"), 16_613_364_736),
+    ("7B", 96_000, dict(FULL, optim="adafactor", in_backward=True), 21_695_919_104),
+    ("1.5B", 151_936, dict(LORA_64, optim="adamw_torch"), 6_401_190_400),
+    ("1.5B", 94_976, dict(LORA_64, optim="adamw_torch"), 5_348_308_480),
+    ("1.5B", 151_936, dict(LORA_64, optim="adamw_torch", fused=False), 12_453_789_696),
+    ("1.5B", 94_976, dict(LORA_64, optim="adamw_torch", fused=False), 9_127_018_496),
 ]
 
 
-@pytest.mark.parametrize(("what", "tokens", "whole", "trimmed"), TABLE)
-def test_the_table_of_the_7b(what, tokens, whole, trimmed):
-    for rows, expected in ((152_064, whole), (101_056, trimmed)):
-        found = Stage(sizes(rows), dtype="bfloat16", tokens=tokens, **what).memory().total / GIB
-        assert found == pytest.approx(expected, rel=0.05), rows
+@pytest.mark.parametrize(("name", "rows", "what", "measured"), ON_A_GPU)
+def test_what_a_gpu_held(name, rows, what, measured):
+    model = sizes(rows, new=1024) if name == "7B" else qwen_1_5b(rows)
+    moments = list(Stage(model, **BIG, **what)._moments())
+    if name == "1.5B" and what.get("fused", True):
+        moments[0] = replace(moments[0], loss=moments[0].loss + 2 * rows * 1536 * 2)
+    expected = max(memory.total for memory in moments)
+    assert expected == pytest.approx(measured, rel=0.03)
+
+
+def qwen_1_5b(rows: int) -> Model:
+    h, wide, kv = 1536, 8960, 256
+    linear = ((h, h), (kv, h), (kv, h), (h, h), (wide, h), (wide, h), (h, wide))
+    layer = sum(a * b for a, b in linear) + h + 2 * kv + 2 * h
+    return Model(rows, h, True, (layer,) * 28, linear, h, wide)
 
 
 def test_a_chunk_of_logits_is_what_the_loss_says():
@@ -86,18 +100,16 @@ def test_new_rows_of_their_own_cost_nothing_but_themselves():
     flags = dict(dtype="bfloat16", optim="adamw_torch", tokens=4096, trained_layers=0)
     none = Stage(sizes(101_056), train_rows="none", **flags).memory()
     new = Stage(sizes(101_056, new=2048), train_rows="new", **flags).memory()
-    assert new.total - none.total == 2048 * H * 2 * (4 + 4 + 4)  # two ends; weight, gradient, half the states
-    assert new.gradients == 2048 * H * 2 * 4
+    assert new.total - none.total == 2048 * H * 2 * (4 + 8)  # two ends; weight, both states
 
 
 def test_lessons_need_logits_of_their_places_and_a_few_activations():
     flags = dict(dtype="bfloat16", optim="adamw_torch", tokens=4096, trained_layers=0, train_rows="new")
     plain, taught = (
-        Stage(sizes(101_056, new=2048), lessons=what, **flags).memory() for what in (False, True)
+        next(Stage(sizes(101_056, new=2048), lessons=what, **flags)._moments()) for what in (False, True)
     )
     assert taught.loss - plain.loss == 16 * 9 * 101_056 * 4 * 8
     assert taught.activations - plain.activations == 16 * 50 * 28 * H * 2
-    assert taught.total - plain.total < 0.7 * GIB
 
 
 def test_fsdp_takes_memory_in_shares():
@@ -155,10 +167,9 @@ FITS = [  # what, tokens of a row, card, whether it fits with all rows, and trim
     ("full, 8-bit in backward", 4096, CARD_40, True, True),
     ("full, 8-bit in backward", 8192, CARD_40, True, True),
     ("full, 8-bit in backward", 4096, CARD_24, False, False),
-    ("full, Adafactor in backward", 4096, CARD_24, True, True),
-    ("full, Adafactor in backward", 18432, CARD_24, False, True),
+    ("full, Adafactor in backward", 8192, CARD_24, False, True),
     ("full, 8-bit", 4096, CARD_40, False, False),
-    ("LoRA and all rows", 4096, CARD_24, True, True),
+    ("LoRA and all rows", 4096, CARD_24, False, True),
     ("LoRA and all rows", 8192, CARD_24, False, True),
     ("2 layers", 8192, CARD_24, False, True),
     ("new rows", 8192, CARD_24, True, True),
@@ -232,6 +243,27 @@ def test_what_fits_nowhere_says_so(monkeypatch):
         check_fits(*run)
     monkeypatch.setattr("vocabkit.train.memory.available", lambda _: None)
     check_fits(*run)
+
+
+@pytest.mark.parametrize(
+    ("free", "kind", "expected"),
+    [
+        (80, "cuda", "1,024 MiB of logits: 2,656 tokens at a time"),
+        (19.2, "cuda", "512 MiB of logits: 1,328 tokens at a time"),
+        (18, "cuda", "64 MiB of logits: 166 tokens"),
+        (80, "cpu", "64 MiB of logits: 166 tokens"),
+    ],
+)
+def test_the_loss_takes_what_a_gpu_has_left(monkeypatch, capsys, free, kind, expected):
+    monkeypatch.setattr("vocabkit.train.memory.available", lambda _: free * GIB)
+    flags = dict(dtype="bfloat16", optim="adamw_torch", tokens=4096, trained_layers=0, train_rows="all")
+    stage = Stage(sizes(TRIMMED), **flags)
+    chunk = print_chunk(stage, device(kind))
+    printed = capsys.readouterr().out
+    assert expected in printed and f" {4 * chunk / 2**20:,.0f} MiB" in printed
+    print_chunk(replace(stage, tokens=100), device(kind))
+    assert "all tokens at once" in capsys.readouterr().out
+    assert replace(stage, chunk=4 * chunk).memory().total <= free * GIB or 4 * chunk == CHUNK
 
 
 def device(kind: str) -> types.SimpleNamespace:

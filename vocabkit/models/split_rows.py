@@ -65,18 +65,18 @@ class SplitHead(_Split):
         """Return (…, n) logits of the new rows."""
         return F.linear(hidden, self.rows.to(self.weight.dtype), self.bias_rows)
 
-    def real_logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return (…, first + n) logits: without padding, the new rows are the last."""
-        weight, bias = self.weight, getattr(self.module, "bias", None)
-        old = F.linear(hidden, weight[: self.first], None if bias is None else bias[: self.first])
-        return torch.cat([old, self.new_logits(hidden)], -1)
+    def blocks(self) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        """Return weight and bias of the old rows and of the new, which without padding are the last."""
+        bias = getattr(self.module, "bias", None)
+        old = self.weight[: self.first], None if bias is None else bias[: self.first]
+        return [old, (self.rows.to(self.weight.dtype), self.bias_rows)]
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         if self.only_new:
             return self.new_logits(hidden)
         end, bias = self.first + len(self.rows), getattr(self.module, "bias", None)
-        padding = F.linear(hidden, self.weight[end:], None if bias is None else bias[end:])
-        return torch.cat([self.real_logits(hidden), padding], -1)
+        padding = self.weight[end:], None if bias is None else bias[end:]
+        return torch.cat([F.linear(hidden, *block) for block in (*self.blocks(), padding)], -1)
 
 
 def split_rows(model: Any, *, first: int, stop: int) -> dict[str, nn.Parameter]:

@@ -1,34 +1,32 @@
 """Cross-entropy from hidden states, whose logits (tokens × vocabulary) are never whole in memory.
 
-Reads and writes nothing. torch's own chunked linear_cross_entropy on a GPU where the head is a plain matrix;
-on a CPU, and for a head with rows of its own, a bias or a cap on the logits (Gemma-2), checkpointed chunks.
-Losses are float32, one per token: the sum of many bfloat16 numbers would be wrong in its second digit. Only
-real tokens compete: padding rows behind the last token get neither probability nor gradient, so zero rows
-stay zero, and bits per byte mean what verify/logits.py means by them.
+Reads and writes nothing. One way for every head: a plain matrix, one with rows of its own, with a bias or
+with a cap on the logits (Gemma-2). Losses are float32, one per token: the sum of many bfloat16 numbers would
+be wrong in its second digit. Only real tokens compete: padding rows behind the last token get neither
+probability nor gradient, so zero rows stay zero, and bits per byte mean what verify/logits.py means by them.
 """
 
 import types
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vocabkit.models.split_rows import SplitHead, whole
 from vocabkit.train.data.samples import IGNORED
 
-# On a CPU torch's takes five times as long as the chunks below where the head is trained.
-FUSED_ON = {"cuda"}
-CHUNK = 1 << 24  # logits held at a time, float32: 64 MiB
+CHUNK = 1 << 24  # logits held at a time, float32: 64 MiB; more is no faster on a CPU
 # Settings with which a head does more than a product; a model with one of them keeps its own forward().
 UNKNOWN_SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "mup_width_multiplier")
 
 
-def fuse_loss(model: Any, *, n_tokens: int) -> Any:
+def fuse_loss(model: Any, *, n_tokens: int, chunk: int = CHUNK) -> Any:
     """Give a causal model a forward() that returns the loss without logits when it is given labels; the
     model.
 
+    chunk: how many logits there are at a time; where that is all of them, the loss is the plain one.
     loss: the sum over labelled tokens divided by num_items_in_batch, or by their number. per_row=True:
     `logits` of the output holds (B, 2) float32 instead, nats and labelled tokens of each row. The key-value
     cache is off: with it, transformers ignores restarting position_ids and packed documents see each other.
@@ -53,13 +51,13 @@ def fuse_loss(model: Any, *, n_tokens: int) -> Any:
         if keeps_own:
             logits = full(input_ids=input_ids, **options).logits[:, :-1][chosen][:, :n_tokens].float()
             nats = F.cross_entropy(logits, wanted[chosen], reduction="none")
+            total = nats.sum()
         else:
             hidden = self.base_model(input_ids=input_ids, **options).last_hidden_state[:, :-1]
-            nats = token_nats(
+            total, nats = summed_nats(
                 self.get_output_embeddings(), hidden[chosen], wanted[chosen], n_tokens=n_tokens,
-                softcap=softcap,
+                softcap=softcap, chunk=chunk,
             )  # fmt: skip
-        total = nats.sum()
         count = chosen.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
         rows = None
         if per_row:
@@ -71,30 +69,101 @@ def fuse_loss(model: Any, *, n_tokens: int) -> Any:
     return model
 
 
-def token_nats(
-    head: Any, hidden: torch.Tensor, wanted: torch.Tensor, *, n_tokens: int, softcap: float | None = None
-) -> torch.Tensor:
-    """Return (N,) float32: −log p of the wanted ids (N,) after hidden states (N, H), among n_tokens ids."""
-    weight = whole(head.weight)
-    bias = getattr(head, "bias", None)
-    options = getattr(torch.nn, "LinearCrossEntropyOptions", None)  # torch 2.13
-    plain = not isinstance(head, SplitHead) and softcap is None and bias is None
-    if options and plain and hidden.device.type in FUSED_ON:
-        return F.linear_cross_entropy(
-            hidden, weight[:n_tokens], wanted, reduction="none", options=options()
-        ).float()
+def summed_nats(
+    head: Any,
+    hidden: torch.Tensor,
+    wanted: torch.Tensor,
+    *,
+    n_tokens: int,
+    softcap: float | None = None,
+    chunk: int = CHUNK,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sum of −log p of the wanted ids (N,) after hidden states (N, H), among n_tokens ids, and
+    (N,) float32 each of them, without gradients.
 
-    def nats(part: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        if isinstance(head, SplitHead):
-            logits = head.real_logits(part).float()
-        else:
-            logits = F.linear(part, weight[:n_tokens], None if bias is None else bias[:n_tokens]).float()
-        if softcap is not None:
-            logits = softcap * torch.tanh(logits / softcap)
-        return F.cross_entropy(logits, ids, reduction="none")
+    softcap: of Gemma-2, c·tanh(logit / c). chunk: how many logits there are at a time.
+    """
+    blocks = head.blocks() if isinstance(head, SplitHead) else [(head.weight, getattr(head, "bias", None))]
+    used = [len(weight) for weight, _ in blocks[:-1]]
+    used.append(n_tokens - sum(used))
+    return _SummedNats.apply(
+        hidden, wanted, max(1, chunk // n_tokens), softcap, torch.is_grad_enabled(), used,
+        *(whole(weight) for weight, _ in blocks), *(bias for _, bias in blocks),
+    )  # fmt: skip
 
-    size = max(1, CHUNK // n_tokens)
-    parts = zip(hidden.split(size), wanted.split(size), strict=True)
-    if torch.is_grad_enabled() and len(hidden) > size:
-        return torch.cat([checkpoint(nats, *part, use_reentrant=False) for part in parts])
-    return torch.cat([nats(*part) for part in parts])
+
+class _SummedNats(torch.autograd.Function):
+    """What summed_nats() returns, with gradients that forward() has computed beside it.
+
+    So the logits of a chunk are made once: their own gradient, p − 1 at the wanted id and p elsewhere, takes
+    their place, and goes to hidden states and head at once (as Liger Kernel does, arXiv 2410.10989).
+    backward() has only to scale.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        wanted: torch.Tensor,
+        size: int,
+        softcap: float | None,
+        learns: bool,
+        used: Sequence[int],
+        *tables: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """hidden: (N, H); size: places of a chunk; learns: whether gradients are wanted at all; tables: the
+        weights (rows, H), whose logits stand beside each other, then as many biases (rows,) or None; used:
+        how many rows of each are tokens.
+        """
+        device = hidden.device.type
+        mixed = torch.is_autocast_enabled(device)
+        number = torch.get_autocast_dtype(device) if mixed else hidden.dtype
+        moved = [learns and ctx.needs_input_grad[at] for at in (0, *range(6, 6 + len(tables)))]
+        of_hidden, *of_tables = (
+            torch.zeros_like(tensor) if tensor is not None and moves else None
+            for tensor, moves in zip([hidden, *tables], moved, strict=True)
+        )
+        cut = [None if t is None else t[:n].to(number) for t, n in zip(tables, [*used] * 2, strict=True)]
+        weights, biases = cut[: len(used)], cut[len(used) :]
+        each = []
+        for at in range(0, len(hidden), size):
+            part, ids = hidden[at : at + size].to(number), wanted[at : at + size, None]
+            with torch.autocast(device, enabled=False):
+                parts = [F.linear(part, w, b) for w, b in zip(weights, biases, strict=True)]  # type: ignore[arg-type]
+                logits = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+                if softcap is not None:
+                    logits = softcap * torch.tanh(logits.float() / softcap)
+                found = F.log_softmax(logits, 1, dtype=torch.float32)
+                each.append(-found.gather(1, ids)[:, 0])
+                if not learns:
+                    continue
+                slope = found.exp_().scatter_add_(1, ids, found.new_full(ids.shape, -1))
+                if softcap is not None:
+                    slope *= 1 - (logits / softcap) ** 2
+                del parts, logits
+                slopes = slope.to(number).split(used, 1)
+                if of_hidden is not None:
+                    of_hidden[at : at + size] = sum(of @ w for of, w in zip(slopes, weights, strict=True))
+                for block, of in enumerate(slopes):
+                    if (of_weight := of_tables[block]) is not None:
+                        _add_product(of_weight[: used[block]], of, part)
+                    if (of_bias := of_tables[len(used) + block]) is not None:
+                        of_bias[: used[block]] += of.sum(0)
+        ctx.grads = [of_hidden, *of_tables]
+        nats = torch.cat(each) if each else hidden.new_zeros(0, dtype=torch.float32)
+        ctx.mark_non_differentiable(nats)
+        return nats.sum(), nats
+
+    @staticmethod
+    def backward(ctx: Any, scale: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
+        of_hidden, *of_tables = (None if of is None else of.mul_(scale) for of in ctx.grads)
+        del ctx.grads  # scaled in place: a second backward() must not find them
+        return of_hidden, *[None] * 5, *of_tables
+
+
+def _add_product(total: torch.Tensor, of: torch.Tensor, part: torch.Tensor) -> None:
+    """total += ofᵀ · part, without a matrix beside it where the number types are one."""
+    if total.dtype == of.dtype:
+        total.addmm_(of.T, part)
+    else:
+        total += of.T @ part

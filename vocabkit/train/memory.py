@@ -3,15 +3,19 @@
 Reads config.json and the headers of the weights, no tensor; writes nothing. The sums are those of a decoder
 in the manner of Qwen2 and Llama; what a library keeps for itself is not in them.
 
-    weights       bytes of the number type × all parameters
-    gradients     bytes of what is trained; stepping in the backward pass, of its largest tensor alone
+    weights       bytes of the number type × all parameters (new rows of their own: float32)
     optimizer     bytes of its states × parameters trained (STATES)
-    activations   checkpointed: L·N·H·2 for the layers' inputs and N·(10·H + 4·I)·2 for the one run again
-    loss          fused: a chunk of logits, 64 MiB, three times; where the head is trained twice, and one more
-                  gradient of it. Plain: all logits three times, one of them in the number type
 
-Not all of this is there at once: gradients come when the plain loss is gone, so that a step without
-accumulation takes less than the sum says.
+are there all the time. The rest comes and goes; what a stage takes is the most of four moments:
+
+    loss          the layers' inputs, L·N·H numbers; logits: fused, a chunk of float32 ones twice, and the
+                  gradient of a head that is trained; plain, all of them three times in float32
+    layers        their inputs, one layer run again, N·(10·H + 6·I), the head's gradient
+    embeddings    all gradients, and one more of the table: where both ends are one matrix they are added
+    step          all gradients (in backward: the largest, beside the layers' inputs where it is the head's),
+                  and what the optimizer computes with beside its states (TEMPORARIES)
+
+Where gradients are accumulated over batches, all of them are there in every moment.
 """
 
 import re
@@ -37,9 +41,14 @@ STATES = {"adamw_torch_8bit": 2.06, "adamw_torch_4bit": 1.06, "adamw_8bit": 2.03
           "paged_adamw_8bit": 2.03, "lion_8bit": 1.03, "adafactor": 0.01, "sgd": 0}  # fmt: skip
 
 FULL_STATES = 8  # AdamW of float32 parameters: two numbers of four bytes; of bfloat16 ones half of it
+# Bytes a number that a step holds for the tensor it works on: torchao computes states in float32 before it
+# rounds them; Adafactor two matrices, and float32 copies of gradient and parameter where these are not.
+TEMPORARIES = {"adamw_torch_8bit": 8, "adamw_torch_4bit": 8, "adafactor": 8}
+PLAIN_LOSS = 12  # bytes a logit: float32 logits, their log-softmax, the gradient
 LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
 CHUNK = 64 << 20  # bytes of logits that the fused loss holds at a time (loss.CHUNK, in float32)
+LARGEST_CHUNK = 1 << 30  # more of them keep a GPU no busier
 
 # rows/lessons.Settings: tokens of contexts, and places with logits in them
 LESSON_TOKENS, LESSON_PLACES = 16 * 50, 16 * 9
@@ -75,18 +84,28 @@ class Model:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a stage is expected to take, by what takes them."""
+    """Bytes that a stage is expected to take at its peak, by what takes them, and when that is.
 
+    step: what the optimizer computes with. moment: loss, layers, embeddings or step.
+    """
+
+    moment: str
     weights: float
-    gradients: float
     optimizer: float
-    activations: float
-    loss: float
+    gradients: float
+    activations: float = 0
+    loss: float = 0
+    step: float = 0
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """What takes how many bytes."""
+        return {name: value for name, value in self.__dict__.items() if name != "moment"}
 
     @property
     def total(self) -> float:
         """Bytes at the peak."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.loss
+        return sum(self.parts.values())
 
 
 def model_sizes(config: Mapping[str, Any], tensors: Mapping[str, Tensor], *, rows: int, tied: bool) -> Model:
@@ -124,46 +143,65 @@ class Stage:
     trained_layers: int  # how many
     lora_rank: int | None = None  # in these layers
     in_backward: bool = False
+    accumulates: bool = False  # gradients, over several batches a step
     checkpointing: bool = True
     fused: bool = True
     lessons: bool = False  # --objective distill or both, whose graph is there beside that of the texts
     processes: int = 1  # of FSDP
+    chunk: int = CHUNK
 
     def memory(self) -> Memory:
-        """Return what one process takes, beside the layer that FSDP gathers in it."""
+        """Return what one process takes at its peak, beside the layer that FSDP gathers in it."""
+        return max(self._moments(), key=lambda memory: memory.total)
+
+    def _moments(self) -> Iterator[Memory]:
         model, number = self.model, NUMBER_BYTES[self.dtype]
-        tables = model.tables if self.train_rows == "all" else 0
+        table = model.rows * model.width if self.train_rows == "all" else 0
+        adapters = 0
         layers = sum(model.layers[: self.trained_layers])
         if self.trained_layers == len(model.layers):
             layers += model.rest
-        adapters = 0
         if self.lora_rank is not None:
             each = self.lora_rank * sum(out + wide for out, wide in model.linear)
             layers, adapters = 0, self.trained_layers * each
         new = model.new * model.width * (1 if model.tied else 2) if self.train_rows == "new" else 0
-        whole = tables + layers
-        state = STATES.get(self.optim, FULL_STATES if self.dtype == "float32" else FULL_STATES / 2)
-        own = 4 * (adapters + new)  # parameters of float32, whatever the model's type
-        gradients: float = number * whole + own
-        largest = model.rows * model.width if tables else max((a * b for a, b in model.linear), default=0)
-        if self.in_backward:
-            gradients = number * largest if whole else 0
-        inputs = (self.tokens + self.lessons * LESSON_TOKENS) * model.width * number  # of a layer
-        inside = self.tokens * (10 * model.width + 4 * model.intermediate) * number
-        count = len(model.layers)
-        activations = count * inputs + inside * (1 if self.checkpointing else count)
-        loss = 3 * CHUNK if self.fused else self.tokens * model.rows * (8 + number)
-        if self.fused and tables:
-            loss = 2 * CHUNK + model.rows * model.width * number  # the chunks' sum, and what is added to it
-        if self.lessons:
-            loss += LESSON_PLACES * model.rows * 4 * LESSON_COPIES
-        return Memory(
-            (number * model.parameters + own) / self.processes,
-            gradients / self.processes,
-            state * (whole + adapters + new) / self.processes,
-            activations,
-            loss,
-        )
+        whole = table * (1 if model.tied else 2) + layers + adapters
+        largest = table or (max(out * wide for out, wide in model.linear) if layers else 0)
+        states = STATES.get(self.optim)
+        full = FULL_STATES if self.dtype == "float32" else FULL_STATES / 2
+        weights = number * (model.parameters + adapters) + 4 * new
+        optimizer = (full if states is None else states) * whole
+        optimizer += (FULL_STATES if states is None else states) * new  # these are float32 always
+        gradients = 0 if self.in_backward else number * whole + 4 * new
+        before = gradients if self.accumulates else 0  # of batches before this one
+        head = number * table
+        inputs = len(model.layers) * (self.tokens + self.lessons * LESSON_TOKENS) * model.width * number
+        inside = self.tokens * (10 * model.width + 6 * model.intermediate) * number
+        if not self.checkpointing:
+            inside *= len(model.layers)
+        lessons = LESSON_PLACES * model.rows * 4 * LESSON_COPIES if self.lessons else 0
+        logits = min(self.chunk, self.tokens * model.rows * 4)
+        temporary = TEMPORARIES.get(self.optim, 0) * largest
+        if self.optim == "adafactor" and number < 4:
+            temporary *= 2
+        if self.optim == "adamw_torch":  # on a GPU, one root for all parameters together
+            temporary = max(2 * number * largest, number * whole)
+        stepped = number * largest if self.in_backward else gradients
+
+        def moment(name: str, gradients: float, **more: float) -> Memory:
+            shared = (weights / self.processes, optimizer / self.processes, gradients / self.processes)
+            return Memory(name, *shared, **more)
+
+        if self.fused:
+            yield moment("loss", before, activations=inputs, loss=2 * logits + head + lessons)
+        else:
+            plain = self.tokens * model.rows * PLAIN_LOSS
+            yield moment("loss", before, activations=inputs, loss=plain + lessons)
+        waits = 0 if self.in_backward and not model.tied else head
+        yield moment("layers", max(before, waits), activations=inputs + inside)
+        yield moment("embeddings", max(gradients, waits) + head)
+        untied = self.in_backward and table and not model.tied
+        yield moment("step", stepped, activations=inputs if untied else 0, step=temporary / self.processes)
 
 
 def checkpointing_flag(settings: Any) -> str:
@@ -188,6 +226,7 @@ def stage_of(model: Model, options: StageOptions, settings: "TrainingArguments")
         trained_layers=len(options.layers(len(model.layers))),
         lora_rank=options.lora_rank,
         in_backward=options.optim_in_backward,
+        accumulates=settings.gradient_accumulation_steps > 1,
         lessons=options.has_lessons,
         checkpointing=bool(
             getattr(settings, checkpointing_flag(settings)) or settings.gradient_checkpointing
@@ -204,9 +243,25 @@ def print_expectation(folder: Path, options: StageOptions, settings: "TrainingAr
     added = new_rows(folder)
     stage = stage_of(replace(sizes, new=len(added) if added else 0), options, settings)
     memory = stage.memory()
-    parts = "  ".join(f"{name} {value / GIB:.2f}" for name, value in memory.__dict__.items())
-    print(f"memory    {memory.total / GIB:>10.2f} GiB expected: {parts}")
+    parts = "  ".join(f"{name} {value / GIB:.2f}" for name, value in memory.parts.items() if value)
+    print(f"memory    {memory.total / GIB:>10.2f} GiB expected, most at the {memory.moment}: {parts}")
     return stage
+
+
+def print_chunk(stage: Stage, device: Any) -> int:
+    """Return how many logits the loss is to hold at a time, the more the more memory a GPU has, and print for
+    how many tokens that is.
+    """
+    bytes_of = CHUNK
+    if device.type == "cuda":
+        there, wider = available(device) or 0, LARGEST_CHUNK
+        while wider > CHUNK and replace(stage, chunk=wider).memory().total > there:
+            wider //= 2
+        bytes_of = wider
+    places = bytes_of // 4 // stage.model.rows
+    at_once = "all tokens at once" if places >= stage.tokens else f"{places:,} tokens at a time"
+    print(f"loss      {bytes_of / 2**20:>10,.0f} MiB of logits: {at_once}")
+    return bytes_of // 4
 
 
 def check_fits(stage: Stage, options: StageOptions, settings: "TrainingArguments") -> None:
@@ -265,7 +320,7 @@ def _changes(
     if not options.optim_in_backward and settings.world_size == 1:
         once = settings.gradient_accumulation_steps == 1
         also = "" if once else " --gradient_accumulation_steps 1"
-        yield "--optim_in_backward" + also, {"in_backward": True}
+        yield "--optim_in_backward" + also, {"in_backward": True, "accumulates": False}
     yield "--optim adafactor", {"optim": "adafactor"}
     if options.lora_rank is None and stage.trained_layers:
         yield "--lora_rank 64", {"lora_rank": 64}
@@ -273,6 +328,9 @@ def _changes(
     length = options.model_max_length
     while (length := length // 2) >= SHORTEST:
         yield f"{one_row}--model_max_length {length}", {"tokens": length}
+    if options.train_rows == "all":
+        fewer = "new" if stage.model.new else "none"
+        yield f"--train_rows {fewer}", {"train_rows": fewer}
 
 
 def available(device: Any) -> float | None:

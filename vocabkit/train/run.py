@@ -35,7 +35,7 @@ from vocabkit.train.data.tokenize import document_ends, hold_out, load_dataset, 
 from vocabkit.train.flags import check_attention, is_flash, keep_rows_apart, training_arguments
 from vocabkit.train.lessons import StageLessons, old_and_new_encoder, teach
 from vocabkit.train.loss import fuse_loss
-from vocabkit.train.memory import check_fits, print_expectation
+from vocabkit.train.memory import check_fits, print_chunk, print_expectation
 from vocabkit.train.options import StageOptions
 from vocabkit.train.output import append_stage, check_frozen, give_values, write_trained
 from vocabkit.train.parts import Parts, choose_parts
@@ -71,8 +71,9 @@ def finetune(options: StageOptions, *, made_by: str) -> None:
     expected = print_expectation(model_folder, options, settings)
     if not options.ignore_memory:
         check_fits(expected, options, settings)
+    chunk = print_chunk(expected, settings.device)
     with _locked(part) if settings.process_index == 0 else contextlib.nullcontext():
-        _run(model_folder, options, settings, rows=rows, part=part, made_by=made_by)
+        _run(model_folder, options, settings, rows=rows, part=part, chunk=chunk, made_by=made_by)
 
 
 def _run(
@@ -82,6 +83,7 @@ def _run(
     *,
     rows: NewRows | None,
     part: Path,
+    chunk: int,
     made_by: str,
 ) -> None:
     tokenizer = load_tokenizer(model_folder)
@@ -101,7 +103,7 @@ def _run(
     n_tokens = rows.stop if rows else token_count(tokenizer, model)
     parts = choose_parts(model, model_folder, options, new_rows=rows, n_tokens=n_tokens, seed=settings.seed)
     print(parts.describe())
-    fuse_loss(model, n_tokens=n_tokens)
+    fuse_loss(model, n_tokens=n_tokens, chunk=chunk)
     if options.has_lessons:
         assert rows is not None
         lessons = StageLessons(
