@@ -82,7 +82,7 @@ def test_what_a_gpu_held(name, rows, what, measured):
     if name == "1.5B" and what.get("fused", True):
         moments[0] = replace(moments[0], loss=moments[0].loss + 2 * rows * 1536 * 2)
     expected = max(memory.total for memory in moments)
-    assert expected == pytest.approx(measured, rel=0.03)
+    assert measured <= expected <= 1.03 * measured
 
 
 def qwen_1_5b(rows: int) -> Model:
@@ -100,7 +100,8 @@ def test_new_rows_of_their_own_cost_nothing_but_themselves():
     flags = dict(dtype="bfloat16", optim="adamw_torch", tokens=4096, trained_layers=0)
     none = Stage(sizes(101_056), train_rows="none", **flags).memory()
     new = Stage(sizes(101_056, new=2048), train_rows="new", **flags).memory()
-    assert new.total - none.total == 2048 * H * 2 * (4 + 8)  # two ends; weight, both states
+    assert new.weights + new.optimizer - none.weights - none.optimizer == 2048 * H * 2 * (4 + 8)  # two ends
+    assert new.total < none.total * 1.02
 
 
 def test_lessons_need_logits_of_their_places_and_a_few_activations():
@@ -223,8 +224,8 @@ def test_who_follows_the_advice_has_a_run_that_fits(monkeypatch, what, card, tok
         ("full, 8-bit", CARD_24, "--optim_in_backward --optim adafactor"),
         ("full, plain AdamW", CARD_40, "--activation_checkpointing true --dtype bfloat16 "
          "--optim adamw_torch_8bit --optim_in_backward"),
-        ("full, plain AdamW", CARD_24, "--activation_checkpointing true --dtype bfloat16 "
-         "--optim_in_backward --optim adafactor"),
+        ("full, plain AdamW", CARD_24, "--per_device_train_batch_size 1 --activation_checkpointing true "
+         "--dtype bfloat16 --optim_in_backward --optim adafactor"),
     ],
 )  # fmt: skip
 def test_the_mildest_flags_are_named(monkeypatch, what, card, advice):
@@ -249,7 +250,7 @@ def test_what_fits_nowhere_says_so(monkeypatch):
     ("free", "kind", "expected"),
     [
         (80, "cuda", "1,024 MiB of logits: 2,656 tokens at a time"),
-        (19.2, "cuda", "512 MiB of logits: 1,328 tokens at a time"),
+        (19.6, "cuda", "512 MiB of logits: 1,328 tokens at a time"),
         (18, "cuda", "64 MiB of logits: 166 tokens"),
         (80, "cpu", "64 MiB of logits: 166 tokens"),
     ],
