@@ -14,6 +14,8 @@ from vocabkit.files import read_json, write_json
 from vocabkit.gguf import export
 from vocabkit.gguf.export import export_gguf
 from vocabkit.gguf.files import read_gguf
+from vocabkit.gguf.model import load_llama
+from vocabkit.gguf.vocab import CHAT_TEMPLATE
 from vocabkit.vocab.overlaps import overlaps
 
 HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
@@ -119,3 +121,13 @@ def test_overlapping_added_tokens_are_named():
     ]
     assert overlaps([" a b", " a b", " c", "<|x|>", "<|y|>", "xx"]) == []
     assert sorted(overlaps(["ab", "ba"])) == ["aba", "bab"]
+
+
+def test_a_template_that_llama_cpp_python_cannot_compile_stays_in_the_file(tmp_path):
+    pytest.importorskip("llama_cpp")
+    base = build.make_checkpoint(tmp_path / "base", "qwen2")
+    (base / "chat_template.jinja").write_text("{% note %}{{ messages[0].content }}", encoding="utf-8")
+    made = tmp_path / "m.gguf"
+    export_gguf(base, made)
+    assert read_gguf(made).fields[CHAT_TEMPLATE].value() == "{% note %}{{ messages[0].content }}"
+    assert not any(CHAT_TEMPLATE in key for key in load_llama(made, vocab_only=True).metadata)

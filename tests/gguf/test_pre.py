@@ -10,8 +10,8 @@ from vocabkit.errors import UserError
 from vocabkit.files import read_json, write_json
 from vocabkit.gguf.export import all_fields, runtimes
 from vocabkit.gguf.files import write_gguf
+from vocabkit.gguf.model import load_llama
 from vocabkit.gguf.pre import PRE, pre_name, splits_by
-from vocabkit.gguf.verify import load_vocab
 from vocabkit.gguf.vocab import read_vocab
 from vocabkit.tokenizer.encoder import GPT2, QWEN2, load_encoder
 from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
@@ -47,7 +47,7 @@ def test_llama_cpp_cuts_as_the_library_does(real, tmp_path, splits, ignore_merge
     assert vocab.pre == PRE[splits, ignore_merges]
     fields = all_fields(LLAMA, vocab, path=tmp_path / "config.json", name="m", kind="f32")
     write_gguf(tmp_path / "m.gguf", fields=fields, tensors=[])
-    llama, encoder = load_vocab(tmp_path / "m.gguf"), load_encoder(tmp_path)
+    llama, encoder = load_llama(tmp_path / "m.gguf", vocab_only=True), load_encoder(tmp_path)
     for text in random_texts(400):
         expected = encoder.encode(text, add_special_tokens=False).ids
         assert llama.tokenize(text.encode(), add_bos=False, special=True) == expected, text

@@ -21,6 +21,13 @@ def test_prompt_of_a_template_that_refuses(chat_copy):
         prompt_ids(model, tokenizer, [{"role": "system", "content": "x"}])
 
 
+def test_a_template_that_takes_too_much_is_refused_before_it_runs_here(chat_copy):
+    rewrite(chat_copy / "tokenizer_config.json", chat_template="{{ 'a' * 10**10 }}")
+    (chat_copy / "chat_template.jinja").unlink(missing_ok=True)
+    with pytest.raises(UserError, match="the chat template fails: it takes more than 1,024 MiB"):
+        load_tokenizer(chat_copy)
+
+
 # Loading
 
 

@@ -5,6 +5,7 @@ is llama.cpp's. It composes no characters and, as a library, does not read token
 both are done here.
 """
 
+import datetime
 import os
 import sys
 import threading
@@ -18,7 +19,7 @@ from vocabkit.chat.avoid import Avoider
 from vocabkit.chat.backends import Backend, Sampling
 from vocabkit.chat.stream import stream_bytes
 from vocabkit.errors import UserError
-from vocabkit.gguf.model import open_gguf
+from vocabkit.gguf.model import load_llama, open_gguf
 from vocabkit.gguf.vocab import CHAT_TEMPLATE, SUPPRESS
 from vocabkit.tokenizer.chat_template import Message, render
 
@@ -60,8 +61,8 @@ class LlamaBackend(Backend):
         self._suppressed: list[int] = header.value(SUPPRESS) or []
         threads = threads or cores()
         try:
-            self.llama = llama_cpp.Llama(
-                path, n_ctx=MAX_CONTEXT, type_k=F16, type_v=F16, verbose=False,
+            self.llama = load_llama(
+                Path(path), n_ctx=MAX_CONTEXT, type_k=F16, type_v=F16,
                 n_threads=threads, n_threads_batch=threads,
             )  # fmt: skip
         except ValueError as error:
@@ -86,7 +87,8 @@ class LlamaBackend(Backend):
             "bos_token": self._text(self.llama.token_bos()),
             "eos_token": self._text(self.llama.token_eos()),
         }
-        text = render(self._template, messages, tokens=tokens, where=Path(self.path))
+        now = datetime.datetime.now()
+        (text,) = render(self._template, [messages], tokens=tokens, where=Path(self.path), now=now)
         return self.llama.tokenize(text.encode(), add_bos=False, special=True)
 
     def _text(self, token_id: int) -> str:

@@ -17,7 +17,7 @@ from vocabkit.checkpoint.folder import Folder
 from vocabkit.corpus.lines import read_texts
 from vocabkit.files import SELF_TEST_TEXTS
 from vocabkit.gguf.files import NewTensor, read_gguf
-from vocabkit.gguf.verify import load_vocab
+from vocabkit.gguf.model import load_llama
 from vocabkit.gguf.vocab import GgufVocab
 from vocabkit.text.unicode import nfc
 from vocabkit.tokenizer.encoder import encoded, load_encoder
@@ -82,7 +82,7 @@ def _tensors(part: Path, tensors: Sequence[NewTensor]) -> Check:
 def _texts(part: Path, source: Folder, vocab: GgufVocab) -> Check:
     check = Check("tokenizer")
     try:
-        llama = load_vocab(part)
+        llama = load_llama(part, vocab_only=True)
     except ValueError as error:
         check.findings.append(f"llama.cpp cannot load it ({error}); a newer llama-cpp-python may: upgrade it")
         return check
@@ -152,8 +152,6 @@ def _of_folder(folder: Path, ids: Sequence[int]) -> np.ndarray:
 
 
 def _of_llama(part: Path, ids: Sequence[int]) -> np.ndarray:
-    import llama_cpp
-
-    model = llama_cpp.Llama(str(part), n_ctx=2 * PLACES, logits_all=True, verbose=False)
+    model = load_llama(part, n_ctx=2 * PLACES, logits_all=True)
     model.eval(list(ids))
     return np.array(model.scores[: len(ids)])

@@ -11,7 +11,7 @@ from typing import Any
 
 from vocabkit.errors import UserError
 from vocabkit.gguf.files import Field, GgufFile, GgufTensor, read_gguf, split_files
-from vocabkit.gguf.vocab import CONTROL, GGML, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from vocabkit.gguf.vocab import CHAT_TEMPLATE, CONTROL, GGML, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from vocabkit.tokenizer import bpe, spm
 from vocabkit.tokenizer.tokenizer_json import BYTE_FALLBACK_BPE, BYTE_LEVEL_BPE, TokenizerJson
 
@@ -124,3 +124,22 @@ def _as_tokenizer(
                 "merges llama.cpp loses text: export the model again"
             )
     return TokenizerJson(path, data, family, vocab, {e["content"]: e["id"] for e in added}, pairs)
+
+
+def load_llama(path: Path, **options: Any) -> Any:
+    """Return a llama_cpp.Llama of a file, None if llama-cpp-python is not installed; ValueError if it cannot.
+
+    Its chat templates stay in the file: the constructor would compile them, and fail where it cannot.
+    """
+    try:
+        import llama_cpp
+    except ImportError:
+        return None
+
+    class WithoutTemplates(llama_cpp.Llama):  # type: ignore[misc]
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name == "metadata":
+                value = {key: text for key, text in value.items() if not key.startswith(CHAT_TEMPLATE)}
+            super().__setattr__(name, value)
+
+    return WithoutTemplates(str(path), verbose=False, **options)

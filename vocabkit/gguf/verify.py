@@ -7,14 +7,13 @@ installed its tokenizer encodes the texts with both: what uses kept tokens only 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from vocabkit.checkpoint.shards import read_rows
 from vocabkit.corpus.lines import check_readable, read_texts
 from vocabkit.errors import UserError
 from vocabkit.files import SELF_TEST_TEXTS
 from vocabkit.gguf.files import GgufTensor
-from vocabkit.gguf.model import MATRICES, NEW_TO_OLD, GgufModel, open_gguf
+from vocabkit.gguf.model import MATRICES, NEW_TO_OLD, GgufModel, load_llama, open_gguf
 from vocabkit.gguf.vocab import GGML, UNUSED
 from vocabkit.text.unicode import nfc
 from vocabkit.verify.check import SHOWN, Check, print_checks
@@ -130,7 +129,7 @@ def _bytes(tensor: GgufTensor) -> Iterator[bytes]:
 def check_texts(source: GgufModel, edited: GgufModel, texts: Iterable[str], *, name: str) -> Check:
     """2: texts whose old tokens all stay are encoded alike by llama.cpp, and every text decodes as before."""
     check = Check("2 tokenizer")
-    old_model, new_model = load_vocab(source.path), load_vocab(edited.path)
+    old_model, new_model = (load_llama(file, vocab_only=True) for file in (source.path, edited.path))
     if old_model is None or new_model is None:
         check.looked_at = (
             "not looked at: pip install llama-cpp-python, and llama.cpp's own tokenizer is asked"
@@ -155,12 +154,3 @@ def check_texts(source: GgufModel, edited: GgufModel, texts: Iterable[str], *, n
     check.numbers = count
     check.looked_at = f"{count['texts']:,} texts ({count['covered']:,} covered) of {name}, by llama.cpp"
     return check
-
-
-def load_vocab(path: Path) -> Any:
-    """Return llama.cpp's tokenizer of a GGUF, None if llama-cpp-python is not installed."""
-    try:
-        import llama_cpp
-    except ImportError:
-        return None
-    return llama_cpp.Llama(str(path), vocab_only=True, verbose=False)

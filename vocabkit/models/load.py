@@ -20,7 +20,7 @@ from vocabkit.checkpoint.hub import model_folder
 from vocabkit.checkpoint.meta_model import as_user_error, auto_class, build_meta_model, read_config
 from vocabkit.errors import UserError, one_line
 from vocabkit.files import read_json_object
-from vocabkit.tokenizer.chat_template import Message
+from vocabkit.tokenizer.chat_template import Message, check_bounds
 
 # bfloat16 is emulated on most CPUs: a small model answers several times faster in float32 and still fits.
 SMALL_PARAMETERS = 1_000_000_000
@@ -39,6 +39,7 @@ def load_tokenizer(path: str | Path) -> Any:
     read_json_object(folder / "tokenizer.json")
     if (folder / "tokenizer_config.json").exists():
         read_json_object(folder / "tokenizer_config.json")
+    check_bounds(folder)
     with as_user_error(folder, "tokenizer", "copy the tokenizer files from the original model again"):
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
 

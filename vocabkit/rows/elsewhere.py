@@ -18,7 +18,7 @@ from vocabkit.rows.contexts import TEST_ONE_IN, byte_ends
 from vocabkit.rows.names import BUNDLED_EXAMPLES
 from vocabkit.text.languages import is_vietnamese_text
 from vocabkit.text.unicode import nfc
-from vocabkit.tokenizer.chat_template import render_chat
+from vocabkit.tokenizer.chat_template import render_chats
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -111,7 +111,8 @@ def other_text(text: str, old_encoder: "Tokenizer", new_encoder: "Tokenizer", *,
 
 def prompts(folder: Path, encoder: "Tokenizer", questions: Iterable[str]) -> Iterator[OtherText]:
     """Yield questions as the folder's chat template writes them, up to where the answer begins."""
-    for question in questions:
-        text = render_chat(folder, [{"role": "user", "content": question}])
-        ids = encoder.encode(text or f"{question}\n", add_special_tokens=False).ids
-        yield OtherText(ids, [len(ids)], 0, whole=text is not None)
+    questions = list(questions)
+    texts = render_chats(folder, [[{"role": "user", "content": question}] for question in questions])
+    for text in texts or (f"{question}\n" for question in questions):
+        ids = encoder.encode(text, add_special_tokens=False).ids
+        yield OtherText(ids, [len(ids)], 0, whole=texts is not None)

@@ -86,6 +86,11 @@ def test_an_answer_before_any_question(tokenizer):
         (THINKING.replace("{{ m.content }}", "{{ m.content }}{{ m.content }}"), "cannot be told"),
         (UNMARKED, "marks no token of the assistant"),
         ("{{ raise_exception('only one turn') }}", "the chat template refuses it: only one turn"),
+        ("{{ 1/0 }}", "the chat template refuses it: division by zero"),
+        (
+            "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+            "the chat template refuses it: maximum recursion",
+        ),
     ],
 )
 def test_a_mask_that_is_not_certain_is_refused(tokenizer, template, reason):

@@ -52,8 +52,8 @@ def encode_chat(tokenizer: Any, chat: Chat) -> tuple[list[int], list[int], int]:
         spans = [span for at, span in zip(turns, every, strict=True) if at not in chat.unlearned]
     if not says_itself:
         return _labelled(tokenizer, text, spans)
-    plain = tokenizer.apply_chat_template(
-        messages, tools=chat.tools, return_dict=True, return_assistant_tokens_mask=True,
+    plain = _apply(
+        tokenizer, messages, chat.tools, return_dict=True, return_assistant_tokens_mask=True,
         tokenizer_kwargs={"verbose": False},
     )  # fmt: skip
     return _labelled(tokenizer, text, spans, plain["assistant_masks"])
@@ -174,13 +174,14 @@ def _leaves(value: Any) -> Iterator[str]:
 
 def _render(tokenizer: Any, messages: list[dict[str, Any]], tools: Any, *, prompt: bool = False) -> str:
     """What the template makes of messages; prompt: with the header of the answer that is to come."""
-    from jinja2 import TemplateError
+    text: str = _apply(tokenizer, messages, tools, tokenize=False, add_generation_prompt=prompt)
+    return text
 
+
+def _apply(tokenizer: Any, messages: list[dict[str, Any]], tools: Any, **options: Any) -> Any:
     try:
-        return tokenizer.apply_chat_template(
-            messages, tools=tools, tokenize=False, add_generation_prompt=prompt
-        )
-    except (TemplateError, TypeError, ValueError) as error:
+        return tokenizer.apply_chat_template(messages, tools=tools, **options)
+    except Exception as error:  # templates are programs: each raises what it likes
         raise BadRecord(f"the chat template refuses it: {one_line(error)}") from None
 
 
