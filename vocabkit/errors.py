@@ -17,10 +17,13 @@ class UserError(Exception):
 def one_line(text: object) -> str:
     """Return text on one line, so that an error message never breaks a log.
 
-    >>> one_line("bad\\n  thing")
-    'bad thing'
+    Characters that steer a terminal, which a file or a server may hold, are spelled out.
+
+    >>> one_line("bad\\n  thing\\x1b[2J")
+    'bad thing\\\\x1b[2J'
     """
-    return " ".join(str(text).split())
+    line = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def run_cli(main: Callable[[], int]) -> NoReturn:

@@ -1,5 +1,9 @@
 """A model behind HTTP, a real server on this machine: what it is sent, its failures, its refusals."""
 
+import contextlib
+import socket
+import sys
+import threading
 import time
 from typing import Any
 
@@ -48,7 +52,7 @@ def test_a_server_that_keeps_failing_is_one_line():
         ):
             asked_once(server)
         assert len(server.bodies) == 5
-    with pytest.raises(UserError, match="failed 5 times, at last: .*refused"):
+    with pytest.raises(UserError, match="failed 5 times, at last: All connection attempts failed"):
         asked_once(server)
 
 
@@ -62,7 +66,7 @@ def test_a_server_that_takes_too_long_is_asked_again(capsys):
 
     with served(reply) as server:
         assert asked_once(server, timeout=0.3) == "Chào!"
-    assert "timed out; once more" in capsys.readouterr().err
+    assert "timed out after 0.3 s; once more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("status", [400, 422, 500])
@@ -98,13 +102,13 @@ def test_a_server_without_response_format(status, known, asked, how, capsys):
     [
         (
             (400, "no such model"),
-            "refuses model 'm': HTTP 400: no such model; check --server and --model_name",
+            "completions refuses: HTTP 400: no such model; check --server and --model_name",
         ),
         ((401, "who?"), "HTTP 401: who.; set OPENAI_API_KEY"),
-        ((302, "", {"Location": "http://127.0.0.1:9/"}), "refuses model 'm': HTTP 302"),
-        ((200, "<html>"), "answers '<html>', expected a chat completion"),
-        ((200, {"choices": []}), "answers .*choices.*, expected a chat completion"),
-        (completion(["text"]), "answers .*text.*, expected a chat completion"),
+        ((302, "", {"Location": "http://127.0.0.1:9/"}), "refuses: HTTP 302"),
+        ((200, "<html>"), "answers '<html>', expected what OpenAI's servers say"),
+        ((200, {"choices": []}), "answers .*choices.*, expected what OpenAI's servers say"),
+        (completion(["text"]), "answers .*text.*, expected what OpenAI's servers say"),
     ],
     ids=["400", "401", "redirect", "no JSON", "no choice", "no text"],
 )
@@ -118,9 +122,10 @@ def test_a_server_that_refuses_is_one_line(reply, message):
     [
         ((200, {"data": []}), "has 0 models"),
         ((200, {"data": [{"id": "a"}, {"id": "b"}]}), r"has 2 models \(a, b\); choose one: --model_name"),
-        ((404, "none"), "does not list the server's models .HTTP 404: none.; check --server, or say which"),
-        ((403, "no"), "does not list .*set OPENAI_API_KEY"),
-        ((200, {"data": 3}), "does not list the server's models"),
+        ((404, "none"), "/v1/models refuses: HTTP 404: none; check --server and --model_name"),
+        ((403, "no"), "/v1/models refuses: HTTP 403: no; set OPENAI_API_KEY"),
+        ((200, {"data": 3}), "/v1/models answers .*data.*, expected what OpenAI's servers say"),
+        ((200, {"data": [{"id": 5}]}), "expected what OpenAI's servers say"),
     ],
 )
 def test_the_model_of_a_server_must_be_clear(models, message):
@@ -128,7 +133,101 @@ def test_the_model_of_a_server_must_be_clear(models, message):
         ChatServer(server.url)
 
 
-@pytest.mark.parametrize("url", ["localhost:8080", "ftp://a", "http://", "http://a/?q=1", "file:///etc"])
-def test_an_address_that_is_none(url):
-    with pytest.raises(UserError, match="is no address of a server"):
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8080", "ftp://a", "http://", "http://a/?q=SECRET", "file:///etc", "http://[::1",
+        "http://a:SECRET", "http://you:SECRET@a", "http://you:SEC/RET@a", "you:SECRET@a", "http://a/\x01",
+    ],
+)  # fmt: skip
+def test_an_address_that_is_none_and_its_password_is_not_shown(url):
+    with pytest.raises(UserError, match="is no address of a server") as error:
         ChatServer(url)
+    assert "RET" not in str(error.value) or url == "http://a:SECRET"  # no password, a bad port
+
+
+def test_a_host_that_is_none_is_one_line(monkeypatch):
+    with pytest.raises(UserError, match="failed 5 times, at last: "):
+        ChatServer("http://localhost..:8080", pause=0)
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n", " "])
+def test_a_key_that_came_from_a_file_is_taken_without_its_line_end(monkeypatch, end):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret" + end)
+    with served(lambda body: completion("Chào!")) as server:
+        asked_once(server)
+    assert server.keys == ["Bearer secret"]
+
+
+@pytest.mark.parametrize("key", ["sec\rret", "khóa-secret", "\u200bsecret"])
+def test_a_key_that_is_none_is_not_shown(monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(UserError, match="OPENAI_API_KEY holds a character that no key has") as error:
+        ChatServer("http://localhost:8080", model_name="m")
+    assert "ret" not in str(error.value)
+
+
+# A server that means harm
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_answer_without_end_is_refused(monkeypatch, status):
+    monkeypatch.setattr("vocabkit.words.explain.server.MAX_BYTES", 10_000)
+    with served(lambda body: (status, "a" * 20_000)) as server:
+        with pytest.raises(UserError, match="completions answers more than 10,000 bytes"):
+            asked_once(server)
+        assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize("place", ["head", "body"])
+def test_the_time_limit_is_that_of_the_whole_answer(place):
+    """Each byte comes in time; all of them would take a minute."""
+    stop = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        connection.recv(1 << 16)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n" + (b"\r\n" if place == "body" else b""))
+        with contextlib.suppress(OSError):
+            while not stop.wait(0.05):
+                connection.sendall(b" " if place == "body" else b"X: y\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=drip, args=[listener.accept()[0]], daemon=True).start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        chat = ChatServer(
+            f"http://127.0.0.1:{listener.getsockname()[1]}", model_name="m", timeout=0.3, pause=0
+        )
+        with pytest.raises(UserError, match="failed 5 times, at last: timed out after 0.3 s"):
+            chat(QUESTION, schema={})
+        stop.set()
+
+
+@pytest.mark.parametrize("answer", ["[" * 200_000, '{"a":' * 200_000, "9" * 5000, "\x1b]0;x\x07"])
+def test_json_that_is_none_or_too_deep_is_one_line(answer):
+    with served(lambda body: (200, answer)) as server:
+        with pytest.raises(
+            UserError, match="answers '.{1,170}', expected what OpenAI's servers say"
+        ) as error:
+            asked_once(server)
+    assert str(error.value).isprintable()
+
+
+def test_half_a_character_becomes_a_question_mark():
+    with served(lambda body: (200, r'{"choices": [{"message": {"content": "\ud800"}}]}')) as server:
+        assert asked_once(server) == "?"
+
+
+def test_a_pause_that_is_no_number_is_left_out():
+    with served(in_turn((429, "busy", {"Retry-After": "²"}), completion("Chào!"))) as server:
+        assert asked_once(server) == "Chào!"
+
+
+def test_without_the_package_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(UserError, match="--server needs the openai package; pip install openai"):
+        ChatServer("http://localhost:8080")

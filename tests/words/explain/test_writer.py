@@ -29,7 +29,19 @@ def test_answers_are_read_leniently(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "no", answer_of(TIME)[:-1], "{}", "[1]", '{"a"', "<think>{", "{" * 9000, "{]" * 3000]
+    "text",
+    [
+        "",
+        "no",
+        answer_of(TIME)[:-1],
+        "{}",
+        "[1]",
+        '{"a"',
+        "<think>{",
+        "{" * 9000,
+        "{]" * 3000,
+        '{"a":' * 100_000,
+    ],
 )
 def test_answers_without_an_object(text):
     found = parse_answer(text)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from vocabkit.errors import UserError
+from vocabkit.errors import UserError, one_line
 from vocabkit.files import DATA, sha256_file, write_jsonl
 from vocabkit.outputs import check_new
 from vocabkit.vocab.word_list import text_of
@@ -229,7 +229,7 @@ def _write(
             file=sys.stderr,
         )
     for item in failed[:SHOWN]:
-        print(f"  {item['word']}: {'; '.join(item['problems'])}", file=sys.stderr)
+        print("  " + one_line(f"{item['word']}: {'; '.join(item['problems'])}"), file=sys.stderr)
     if len(failed) > SHOWN:
         print("  and " + " ".join(item["word"] for item in failed[SHOWN:]), file=sys.stderr)
     return 1 if failed else 0

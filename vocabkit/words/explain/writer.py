@@ -26,6 +26,7 @@ from vocabkit.words.explain.rows import (
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+LOOKS = 1000  # places of an answer where an object is looked for: one that repeats { has thousands
 ATTEMPTS = 4  # of one word: a model that cannot do it after three corrections will not
 QUOTED = 4000  # characters of a wrong answer that the model is shown again
 ASKED = tuple(SIZES)  # the lists that the model writes; the rest of a row is known
@@ -87,7 +88,7 @@ def parse_answer(text: str) -> dict[str, Any] | None:
     """
     text = re.sub(r"<think>.*?(</think>|$)", "", text, flags=re.DOTALL)
     decoder, objects, at = json.JSONDecoder(strict=False), [], text.find("{")
-    while at >= 0:
+    while at >= 0 and len(objects) < LOOKS:
         try:
             value, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):  # RecursionError: thousands of brackets
