@@ -28,7 +28,7 @@ WORDS, OUT = DATA / "vi_words_chosen.jsonl", DATA / "vi_words_similarity.jsonl"
 PROGRESS_FORMAT = ("vocabkit/similarity_progress", 1)
 REQUESTS = 4  # that a server gets at a time: what small ones do side by side
 NEW_TOKENS = 1024  # of a local model's answer: twice what a row takes
-SHOWN = 20  # words without a row that are listed with their reason
+SHOWN, WIDE = 20, 500  # words without a row that are listed with their reason; characters of each line
 
 
 class AnswerLog:
@@ -229,7 +229,7 @@ def _write(
             file=sys.stderr,
         )
     for item in failed[:SHOWN]:
-        print("  " + one_line(f"{item['word']}: {'; '.join(item['problems'])}"), file=sys.stderr)
+        print("  " + one_line(f"{item['word']}: {'; '.join(item['problems'])}")[:WIDE], file=sys.stderr)
     if len(failed) > SHOWN:
         print("  and " + " ".join(item["word"] for item in failed[SHOWN:]), file=sys.stderr)
     return 1 if failed else 0

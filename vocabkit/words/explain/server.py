@@ -66,7 +66,7 @@ class ChatServer:
             MODELS, *self._ask(MODELS), lambda found: [_text(entry["id"]) for entry in found["data"]]
         )
         if len(names) != 1:
-            shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+            shown = ", ".join(name[:60] for name in names[:5]) + (", …" if len(names) > 5 else "")
             raise UserError(f"{self.url} has {len(names)} models ({shown}); choose one: --model_name NAME")
         return names[0]
 
