@@ -308,10 +308,8 @@ def test_extending_again_appends(qwen2, tmp_path):
     assert record["previous"]["previous"]["task"] == "trimm_vocab"
     assert read_tokenizer_json(tmp_path / "twice").tokens[record["n_tokens"] - 1] == " chúng ta"
     assert verify_edit(qwen2.out, tmp_path / "twice")
-    with pytest.raises(
-        UserError, match="' hôm nay', ' thanh điệu', ' Tiếng Việt' and 1 more are already one"
-    ):
-        extend_vocab(qwen2.out, tmp_path / "same", words=again)
+    with pytest.raises(UserError, match="' hôm nay' is already one token of"):
+        extend_vocab(tmp_path / "twice", tmp_path / "thrice", words=again)
 
 
 def test_extended_folder_can_be_trimmed(qwen2, tmp_path):
@@ -431,17 +429,13 @@ def test_neighbours_by_hidden_state(qwen2, tmp_path, words):
         ("w.txt", "\n \n", "holds no word"),
         ("w.csv", "a b\n", "is neither .jsonl nor .txt"),
         ("w.jsonl", "hôm nay\n", "w.jsonl:1 is not JSON"),
-        ("w.jsonl", '{"word": "a▁b"}\n["a"]\n', 'w.jsonl:2 has no "word" string'),
         ("w.jsonl", '{"text": "hôm nay"}\n', 'w.jsonl:1 has no "word" string'),
         ("w.jsonl", '{"word": ""}\n', "has the word ''"),
         ("w.jsonl", '{"word": "▁"}\n', "expected syllables with one ▁ between two"),
         ("w.txt", "hôm\u200bnay\n", "expected syllables with one ▁ between two"),
         ("w.txt", "<|hôm nay|>\n", "looks like a control token"),
-        ("w.txt", "hôm nay\nhôm▁nay\n", "w.txt:2 has 'hôm nay', as line 1 does"),
-        ("w.txt", "hôm nay\nhôm_nay\n", "w.txt:2 has 'hôm nay', as line 1 does"),
-        ("w.txt", "hôm nay\nho\u0302m nay\n", "w.txt:2 has 'hôm nay', as line 1 does"),
         ("w.txt", "thời gian\n", "' thời gian' is already one token of"),
-        ("w.txt", "start\nend\n", "'start' ('<|im_start|>'), 'end' ('<|endoftext|>') are part of"),
+        ("w.txt", "start\nend\n", "'start' is part of '<|im_start|>', a special token of"),
         ("w.txt", b"\xff\xfe", "is not UTF-8 text"),
     ],
 )  # fmt: skip
@@ -451,6 +445,17 @@ def test_words_that_cannot_be_taken(qwen2, tmp_path, name, text, expected):
         extend_vocab(qwen2.source, tmp_path / "out", words=tmp_path / name)
     assert expected in str(error.value) and "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == [name], "something was written"
+
+
+def test_a_word_that_cannot_be_taken_never_costs_the_list(qwen2, tmp_path, capsys):
+    text = "hôm nay\nhôm_nay\nho\u0302m nay\n<|x|>\nthời gian\nstart\nthanh điệu\nTiếng Việt\n"
+    (tmp_path / "w.txt").write_text(text, encoding="utf-8")
+    extend_vocab(qwen2.source, tmp_path / "out", words=tmp_path / "w.txt", init="mean")
+    said = capsys.readouterr().out
+    assert "left out: 5 of 8 rows" in said and "w.txt:3 has 'hôm nay', as line 1 does" in said
+    record = read_json(tmp_path / "out" / "vocab_edit.json")
+    assert record["words"] == ["hôm▁nay", "thanh▁điệu", "Tiếng▁Việt"]
+    assert verify_edit(qwen2.source, tmp_path / "out")
 
 
 def test_number_of_words(qwen2, tmp_path, words):
@@ -592,13 +597,14 @@ def test_t5_is_refused(checkpoint, tmp_path, words, family):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_normalizer_that_changes_words(qwen2, tmp_path, words):
+def test_words_that_the_normalizer_changes_are_left_out(qwen2, tmp_path, words, capsys):
     source = Path(shutil.copytree(qwen2.source, tmp_path / "source"))
     data = read_json(source / "tokenizer.json")
     data["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}
     write_json(source / "tokenizer.json", data)
-    with pytest.raises(UserError, match=r"' Tiếng Việt' \(to ' tiếng việt'\) is changed by the normalizer"):
-        extend_vocab(source, tmp_path / "out", words=words)
+    extend_vocab(source, tmp_path / "out", words=words, init="mean")
+    assert "' Tiếng Việt' is changed (to ' tiếng việt') by the normalizer" in capsys.readouterr().out
+    assert read_json(tmp_path / "out" / "vocab_edit.json")["words"] == [w for w in WORDS if "T" not in w]
 
 
 def test_a_dummy_prefix_is_refused(tmp_path, words):
@@ -608,7 +614,7 @@ def test_a_dummy_prefix_is_refused(tmp_path, words):
     prepend = {"type": "Prepend", "prepend": "▁"}
     data["normalizer"] = {"type": "Sequence", "normalizers": [prepend, data["normalizer"]]}
     write_json(base / "tokenizer.json", data)
-    with pytest.raises(UserError, match="changed by the normalizer|puts spaces beside added tokens"):
+    with pytest.raises(UserError, match="by the normalizer|puts spaces beside added tokens"):
         extend_vocab(base, tmp_path / "out", words=words)
 
 

@@ -2,12 +2,13 @@
 
 import gzip
 import lzma
+import re
 import unicodedata
 
 import pytest
 
 from vocabkit.errors import UserError
-from vocabkit.vocab.word_list import read_dictionary, read_syllables, read_words
+from vocabkit.vocab.word_list import read_dictionary, read_list, read_words
 
 
 def test_words_of_every_kind_of_file(tmp_path):
@@ -51,6 +52,41 @@ def test_dictionaries_as_people_and_their_editors_write_them(tmp_path):
 
 def test_text_files_hold_no_syllables(tmp_path):
     (tmp_path / "words.txt").write_text("hôm nay\n", encoding="utf-8")
-    assert read_syllables(tmp_path / "words.txt", count=0) == []
-    with pytest.raises(UserError, match="has 0 syllables"):
-        read_syllables(tmp_path / "words.txt", count=1)
+    assert read_list(tmp_path / "words.txt").merges == []
+
+
+BAD_ROWS = [
+    '{"word": "hôm▁nay"}',
+    "hôm nay",
+    '{"word": 5}',
+    '["a"]',
+    '{"word": "<|x|>"}',
+    '{"word": "hôm_nay"}',
+    '{"syllable": " gian", "merge": ["Ġg", "ian"]}',
+    '{"syllable": " gian", "merge": ["Ġgi", "an"]}',
+    '{"syllable": " gian", "merge": "Ġgian"}',
+    '{"word": "Ġgian"}',
+    "[" * 100_000,
+]
+
+
+def test_one_bad_row_never_costs_the_list(tmp_path, capsys):
+    path = tmp_path / "w.jsonl"
+    path.write_text("\n".join(BAD_ROWS), encoding="utf-8")
+    found = read_list(path)
+    assert found.entries == ["hôm nay", ("Ġg", "ian"), "Ġgian"]
+    where = [re.match(r".*w\.jsonl:(\d+) (.{11})", why).groups() for why in found.left_out]
+    assert where == [
+        ("2", "is not JSON"), ("3", 'has no "wor'), ("4", 'has no "wor'), ("5", "has the wor"),
+        ("6", "has 'hôm na"), ("8", "has 'Ġgian'"), ("9", 'has no "mer'), ("11", "is not JSON"),
+    ]  # fmt: skip
+    assert read_words(path) == ["hôm nay", "Ġgian"]
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 4 and said[-1] == "left out: 8 of 11 rows" and "w.jsonl:2 is not JSON" in said[0]
+    with pytest.raises(
+        UserError, match="--num_words is 3, .* has 2 words .8 rows left out: .*give at most as many"
+    ):
+        read_words(path, count=3)
+    path.write_text("\n".join(BAD_ROWS[1:3]), encoding="utf-8")
+    with pytest.raises(UserError, match="w.jsonl:1 is not JSON"):
+        read_list(path)

@@ -25,16 +25,15 @@ from vocabkit.rows.make import Origin, check_base, make_rows, measure_rows
 from vocabkit.rows.names import choose_init
 from vocabkit.tokenizer import bpe
 from vocabkit.tokenizer.encoder import load_encoder
-from vocabkit.tokenizer.tokenizer_json import TokenizerJson, stored_text
-from vocabkit.vocab.new_tokens import SHOWN, checked_encoder, make_merges, make_tokens
-from vocabkit.vocab.plan import FOREIGN, NewMerge, NewToken, Plan, extend_plan
+from vocabkit.tokenizer.tokenizer_json import stored_text
+from vocabkit.vocab.new_tokens import checked_encoder, make_merges, make_tokens
+from vocabkit.vocab.plan import FOREIGN, Plan, extend_plan
 from vocabkit.vocab.word_list import (
     DICTIONARY,
     WORDS,
-    count_rows,
     read_dictionary,
-    read_syllables,
-    read_words,
+    read_list,
+    say_left_out,
 )
 
 NUM_WORDS = 1024  # of the bundled list
@@ -78,14 +77,15 @@ def extend_vocab(
     with without_gc():
         source = open_folder(model, to_edit=True)
         encoder = load_encoder(model)
-        tokens = make_tokens(taken.words, source.tokenizer, encoder)
-        bad: list[str] = []
-        new_merges = make_merges(taken.merges, source.tokenizer, encoder, file=taken.file, left_out=bad)
-        for why in bad[:SHOWN]:
-            print(f"left out: {why}")
-        if bad:
-            print(f"left out: {len(bad):,} of {len(taken.merges):,} syllables")
-        _refuse_both(tokens, new_merges, source.tokenizer, file=taken.file)
+        bad: tuple[list[str], list[str]] = ([], [])
+        tokens = make_tokens(taken.words, source.tokenizer, encoder, left_out=bad[0])
+        new_merges = make_merges(taken.merges, source.tokenizer, encoder, file=taken.file, left_out=bad[1])
+        made = {stored_text(merge.token, source.tokenizer) for merge in new_merges}
+        both = [token.content for token in tokens if token.content in made]
+        bad[0].extend(f"{taken.file} has {text!r} as a word and as a syllable" for text in both)
+        tokens = [token for token in tokens if token.content not in made]
+        left_out = [*taken.left_out, *bad[0], *bad[1]]
+        say_left_out(left_out, of=len(taken.left_out) + len(taken.words) + len(taken.merges))
         plan = extend_plan(
             source.tokenizer,
             tokens,
@@ -140,7 +140,7 @@ def extend_vocab(
                 plan,
                 task="extend_vocab",
                 made_by=made_by,
-                words=[word.replace(" ", "▁") for word in taken.words],
+                words=[content[1:].replace(" ", "▁") for content in contents],
                 syllables=[
                     {"syllable": text, "merge": [merge.left, merge.right]}
                     for text, merge in zip(merged, new_merges, strict=True)
@@ -159,7 +159,7 @@ def extend_vocab(
 class Taken:
     """What is taken of a list: words as text, merges of syllables. words_there, syllables_there: of how many.
 
-    why: what decided how much, for people.
+    why: what decided how much, for people. left_out: why other rows of the list are neither.
     """
 
     file: Path
@@ -168,6 +168,7 @@ class Taken:
     words_there: int
     syllables_there: int
     why: str
+    left_out: list[str]
 
 
 def take_list(
@@ -192,7 +193,8 @@ def take_list(
     path = file or WORDS
     if not file and not path.is_file():
         raise UserError(f"{path} is missing; give a file of words with --words FILE (.jsonl or .txt)")
-    there = count_rows(path)
+    found = read_list(path)
+    there = (len(found.words), len(found.merges))
     some = min(NUM_WORDS, there[0])
     if num_tokens is not None:
         if not 1 <= num_tokens <= sum(there):
@@ -200,15 +202,17 @@ def take_list(
                 f"--num_tokens is {num_tokens:,}, {path} has {there[0]:,} words and {there[1]:,} syllables; "
                 f"give 1 to {sum(there):,}"
             )
-        wanted, why = count_rows(path, first=num_tokens), f"the first {num_tokens:,} rows"
+        words = sum(isinstance(entry, str) for entry in found.entries[:num_tokens])
+        wanted, why = (words, num_tokens - words), f"the first {num_tokens:,} rows"
     elif num_words is not None or syllables is not None:
         wanted, why = (some if num_words is None else num_words, syllables or 0), "the first of each"
     elif file:
         wanted, why = there, "the whole list"
     else:
         wanted, why = (some, 0), "unless --num_tokens, --num_words or --syllables says otherwise"
-    listed, merges = read_words(path, count=wanted[0]), read_syllables(path, count=wanted[1])
-    return Taken(path, listed, merges, *there, why)
+    listed = found.first(found.words, wanted[0], flag="--num_words")
+    merges = found.first(found.merges, wanted[1], flag="--syllables")
+    return Taken(path, listed, merges, *there, why, found.left_out)
 
 
 def _equivalents(given: Path | None, taken: Taken) -> dict[str, list[str]]:
@@ -222,15 +226,6 @@ def _equivalents(given: Path | None, taken: Taken) -> dict[str, list[str]]:
     if taken.words and not any(word.lower() in known for word in taken.words):
         raise UserError(f"{file} knows none of the words of {taken.file}; give another one")
     return known
-
-
-def _refuse_both(
-    tokens: Sequence[NewToken], merges: Sequence[NewMerge], tokenizer: TokenizerJson, *, file: Path
-) -> None:
-    """Raise UserError for a word that is a syllable of the list as well: one text would have two tokens."""
-    both = {stored_text(merge.token, tokenizer) for merge in merges} & {token.content for token in tokens}
-    if both:
-        raise UserError(f"{file} has {min(both)!r} as a word and as a syllable; remove one of the two")
 
 
 def _print_plan(source: Folder, plan: Plan, taken: Taken, init: str) -> None:

@@ -1,9 +1,9 @@
 """How a byte-level tokenizer splits text first, as the names that llama.cpp has for it: tokenizer.ggml.pre.
 
 Reads and writes nothing. Source: the list of names and their expressions in llama-vocab.cpp of
-ggml-org/llama.cpp. It is left out here where llama.cpp's expressions only come near those of the tokenizer
-(tekken, gpt-4o: "HỌC" is cut into "HỌ" and "C" there), and where its code does what no tokenizer.json says
-(afmoe, kimi-k2).
+ggml-org/llama.cpp. Left out here: tekken and gpt-4o, whose expressions in llama.cpp tell capital from small
+letters among A to Z alone ("HỌC" is cut into "HỌ" and "C"; tokenizer.json's own leave it whole); afmoe and
+kimi-k2, which llama.cpp splits by code of its own instead of an expression.
 """
 
 import re

@@ -37,7 +37,7 @@ from vocabkit.rows.make import Origin, check_base, make_rows
 from vocabkit.rows.names import INITS
 from vocabkit.tokenizer.encoder import extended, load_encoder
 from vocabkit.vocab.new_tokens import make_tokens
-from vocabkit.vocab.word_list import DICTIONARY, WORDS, read_dictionary, read_words
+from vocabkit.vocab.word_list import DICTIONARY, WORDS, read_dictionary, read_words, say_left_out
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -104,6 +104,10 @@ def compare_inits(
     with without_gc():
         sources = (open_folder(base), open_folder(model))
     check_base(sources[1], sources[0])
+    bad: list[str] = []
+    made = make_tokens(listed, sources[1].tokenizer, load_encoder(model), left_out=bad)
+    say_left_out(bad, of=len(listed))
+    listed = [token.content[1:] for token in made]
     contexts, kept = _places(sources[1], corpora, listed, per_word=per_word)
     if not kept:
         names = ", ".join(str(path) for path in texts)

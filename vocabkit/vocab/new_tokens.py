@@ -30,50 +30,60 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 CONTROL_SHAPE = re.compile(r"<\|.*\|>|<.*>|\[.*\]")  # llama.cpp takes <|…|> for a control token and hides it
-SHOWN = 3  # words that an error spells out; the others are counted
+SHOWN = 3  # of what is left out: spelled out; the others are counted
 
 # Texts in which a word stands as people write it
 PROBES = ("{}", "Có{}", "Có{} và", "Có{}, và", "Có{}.", "({})", "Có{}\nMột", "Có{}{}", "Có 1{}?")
 
 
-def make_tokens(words: Sequence[str], tokenizer: TokenizerJson, encoder: "Tokenizer") -> list[NewToken]:
+def make_tokens(
+    words: Sequence[str],
+    tokenizer: TokenizerJson,
+    encoder: "Tokenizer",
+    *,
+    left_out: list[str] | None = None,
+) -> list[NewToken]:
     """Return the tokens of words, checked to do no harm to a tokenizer.
 
-    encoder: the same tokenizer as the tokenizers library runs it. Raises UserError for words that already are
-    one token, that are part of a special token, or that the normalizer changes.
+    encoder: the same tokenizer as the tokenizers library runs it. Raises UserError for a word that already is
+    one token, that is part of a special token, or that the normalizer changes. left_out: as for
+    make_merges().
     """
     contents = [f" {word}" for word in words]
     ids = [found.ids for found in encoded(encoder, contents)]
-    _refuse(
-        [repr(text) for text, found in zip(contents, ids, strict=True) if len(found) == 1],
-        f"{{}} already one token of {tokenizer.path}; remove from the words what needs no token",
-    )
     special = [entry["content"] for entry in tokenizer.data["added_tokens"] if _is_control(entry)]
-    joined = "\n".join(special)
-    _refuse(
-        [f"{word!r} ({next(t for t in special if word in t)!r})" for word in words if word in joined],
-        f"{{}} part of a special token of {tokenizer.path}; remove what would cut special tokens",
-    )
-    if encoder.normalizer is not None:
-        normal = [encoder.normalizer.normalize_str(text).replace("▁", " ") for text in contents]
-        _refuse(
-            [f"{old!r} (to {new!r})" for old, new in zip(contents, normal, strict=True) if old != new],
-            f"{{}} changed by the normalizer of {tokenizer.path}, so the text could not be given back; "
-            "this kind of tokenizer cannot be extended",
+    found = []
+    for word, content, old in zip(words, contents, ids, strict=True):
+        inside = next((token for token in special if word in token), None)
+        normal = (
+            encoder.normalizer.normalize_str(content).replace("▁", " ") if encoder.normalizer else content
         )
-    return [NewToken(content, normalized=tokenizer.has_nfc) for content in contents]
+        if len(old) == 1:
+            why = f"{content!r} is already one token of {tokenizer.path}; remove what needs no token"
+        elif inside:
+            why = f"{word!r} is part of {inside!r}, a special token of {tokenizer.path}; remove the word"
+        elif normal != content:
+            why = (
+                f"{content!r} is changed (to {normal!r}) by the normalizer of {tokenizer.path}, so the text "
+                "could not be given back; where that is so of every word, this tokenizer cannot be extended"
+            )
+        else:
+            found.append(NewToken(content, normalized=tokenizer.has_nfc))
+            continue
+        _leave_out(why, left_out)
+    if left_out and not found:
+        raise UserError(left_out[0])
+    return found
+
+
+def _leave_out(why: str, left_out: list[str] | None) -> None:
+    if left_out is None:
+        raise UserError(why)
+    left_out.append(why)
 
 
 def _is_control(entry: dict[str, Any]) -> bool:
     return bool(entry["special"] or CONTROL_SHAPE.fullmatch(entry["content"]))
-
-
-def _refuse(words: list[str], message: str) -> None:
-    """Raise UserError if there are such words, the first few spelled out."""
-    if words:
-        more = f" and {len(words) - SHOWN:,} more" if len(words) > SHOWN else ""
-        are = "are" if len(words) > 1 else "is"
-        raise UserError(message.format(f"{', '.join(words[:SHOWN])}{more} {are}"))
 
 
 def make_merges(
@@ -122,9 +132,7 @@ def make_merges(
             parts[token] = replaces
             found.append(NewMerge(left, right, replaces))
             continue
-        if left_out is None:
-            raise UserError(why)
-        left_out.append(why)
+        _leave_out(why, left_out)
     if left_out and not found:
         raise UserError(left_out[0])
     return found

@@ -5,23 +5,26 @@ with "syllable"; a .txt file one word per line; both may be compressed (.xz, .gz
 that in which the words were picked. Between syllables may stand ▁, _ as pyvi writes it, or any spaces.
 """
 
+import json
 import re
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
-from vocabkit.errors import UserError
+from vocabkit.errors import UserError, one_line
 from vocabkit.files import DATA, read_jsonl, text_lines
 from vocabkit.text.unicode import nfc
 from vocabkit.tokenizer import bpe
-from vocabkit.vocab.new_tokens import CONTROL_SHAPE
+from vocabkit.vocab.new_tokens import CONTROL_SHAPE, SHOWN
 
 WORDS = DATA / "vi_words_chosen.jsonl"
 DICTIONARY = DATA / "vi_words_similarity.jsonl"
 
 JOINER = "▁"  # between the syllables of a word, in our files
 BETWEEN_SYLLABLES = re.compile(rf"[\s_{JOINER}]+")  # … and in those of others
+
+Entry = TypeVar("Entry")
 
 
 def is_syllable_row(row: object) -> TypeGuard[dict[str, Any]]:
@@ -56,80 +59,102 @@ def text_of(word: str) -> str:
     return BETWEEN_SYLLABLES.sub(" ", word).strip()
 
 
-def read_words(path: Path, *, count: int | None = None) -> list[str]:
-    """Return the first count words of a file (all of them if None), as text in NFC with spaces inside.
+@dataclass(frozen=True)
+class WordList:
+    """What a file holds, in its order: words as text in NFC, merges of syllables.
 
-    Raises UserError for a file of another shape, what is no word, a word that is there twice (in any Unicode
-    form), or fewer words than count.
+    left_out: why each other row is none of them.
     """
-    words: dict[str, str] = {}
-    for where, row in _rows(path):
-        if is_syllable_row(row):
-            continue
-        word = _checked(row.get("word") if isinstance(row, dict) else row, where=where)
-        if word in words:
-            raise UserError(f"{where} has {word!r}, as line {words[word]} does; remove one of the two")
-        words[word] = where.rpartition(":")[2]
-    if not words and count != 0:
-        raise UserError(f'{path} holds no word; give rows such as {{"word": "thời▁gian"}}')
-    if count is not None and count > len(words):
-        raise UserError(f"--num_words is {count:,}, {path} has {len(words):,} words; give at most as many")
-    return list(words)[:count]
 
+    path: Path
+    entries: list[str | bpe.Merge]
+    left_out: list[str]
 
-def read_syllables(path: Path, *, count: int) -> list[bpe.Merge]:
-    """Return the merges of the first count syllables of a file.
+    @property
+    def words(self) -> list[str]:
+        """The words, with spaces inside."""
+        return [entry for entry in self.entries if isinstance(entry, str)]
 
-    Raises UserError for a row of another shape, a syllable that is there twice, or fewer than count.
-    """
-    made: dict[str, str] = {}
-    merges: list[bpe.Merge] = []
-    for where, row in _rows(path):
-        if len(merges) == count:
-            break
-        if not is_syllable_row(row):
-            continue
-        try:
-            merge = bpe.parse_merge(row.get("merge"))
-        except ValueError:
+    @property
+    def merges(self) -> list[bpe.Merge]:
+        """The merges that make the syllables."""
+        return [entry for entry in self.entries if not isinstance(entry, str)]
+
+    def first(self, kind: Sequence[Entry], count: int | None, *, flag: str) -> list[Entry]:
+        """Return the first count of .words or .merges (all of them if None); UserError for fewer."""
+        if count is not None and count > len(kind):
+            why = f" ({len(self.left_out):,} rows left out: {self.left_out[0]})" if self.left_out else ""
+            what = "words" if flag == "--num_words" else "syllables"
             raise UserError(
-                f'{where} has no "merge" of two tokens; give rows such as '
-                '{"syllable": " gian", "merge": ["Ġg", "ian"]}'
-            ) from None
-        token = "".join(merge)
-        if token in made:
-            raise UserError(f"{where} makes {token!r}, as line {made[token]} does; remove one of the two")
-        made[token] = where.rpartition(":")[2]
-        merges.append(merge)
-    if len(merges) < count:
-        raise UserError(
-            f"--syllables is {count:,}, {path} has {len(merges):,} syllables; give at most as many, or "
-            "choose more: build_vi_words.py --choose N --syllables M"
-        )
-    return merges
+                f"{flag} is {count:,}, {self.path} has {len(kind):,} {what}{why}; give at most as many"
+            )
+        return list(kind[:count])
 
 
-def count_rows(path: Path, *, first: int | None = None) -> tuple[int, int]:
-    """Return how many of the first rows of a file (all if None) are words, and how many are syllables.
+def read_list(path: Path) -> WordList:
+    """Return what a file holds; one bad row, or one that is there twice, never costs the list.
 
-    Raises UserError as read_words() does.
+    Raises UserError for a file of another shape, and for one without a single good row.
     """
-    read_words(path, count=0)  # what is wrong with it is said first
-    rows = [row for _, row in islice(_rows(path), first)]
-    if not rows:
-        raise UserError(f'{path} holds no word; give rows such as {{"word": "thời▁gian"}}')
-    syllables = sum(map(is_syllable_row, rows))
-    return len(rows) - syllables, syllables
-
-
-def _rows(path: Path) -> Iterator[tuple[str, object]]:
-    """("FILE:LINE", row) of a .jsonl file, ("FILE:LINE", word) of a .txt file."""
-    if ".txt" in path.suffixes:
-        yield from ((where, line.strip()) for where, line in text_lines(path))
-    elif ".jsonl" in path.suffixes:
-        yield from read_jsonl(path)
-    else:
+    if not {".txt", ".jsonl"} & set(path.suffixes):
         raise UserError(f"{path} is neither .jsonl nor .txt, which is how a file of words must be named")
+    found = WordList(path, [], [])
+    lines: dict[str | bpe.Merge, str] = {}
+    for where, line in text_lines(path):
+        try:
+            entry = _entry(line.strip() if ".txt" in path.suffixes else _row(line, where=where), where=where)
+            made = entry if isinstance(entry, str) else ("", "".join(entry))
+            if made in lines:
+                same = entry if isinstance(entry, str) else "".join(entry)
+                raise UserError(f"{where} has {same!r}, as line {lines[made]} does; remove one of the two")
+        except UserError as error:
+            found.left_out.append(str(error))
+            continue
+        lines[made] = where.rpartition(":")[2]
+        found.entries.append(entry)
+    if not found.entries:
+        nothing = f'{path} holds no word; give rows such as {{"word": "thời▁gian"}}'
+        raise UserError(next(iter(found.left_out), nothing))
+    return found
+
+
+def read_words(path: Path, *, count: int | None = None) -> list[str]:
+    """Return the first count words of a file (all of them if None) and print what is left out of it.
+
+    Raises UserError as read_list(), and for fewer words than count.
+    """
+    found = read_list(path)
+    if not found.words:
+        raise UserError(f'{path} holds no word; give rows such as {{"word": "thời▁gian"}}')
+    say_left_out(found.left_out, of=len(found.entries) + len(found.left_out))
+    return found.first(found.words, count, flag="--num_words")
+
+
+def say_left_out(why: Sequence[str], *, of: int) -> None:
+    """Print why rows of a list were left out, the first few spelled out, and how many of how many."""
+    for reason in why[:SHOWN]:
+        print(f"left out: {one_line(reason)}")
+    if why:
+        print(f"left out: {len(why):,} of {of:,} rows")
+
+
+def _row(line: str, *, where: str) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON: {error}; mend or remove the line") from None
+
+
+def _entry(row: object, *, where: str) -> str | bpe.Merge:
+    if not is_syllable_row(row):
+        return _checked(row.get("word") if isinstance(row, dict) else row, where=where)
+    try:
+        return bpe.parse_merge(row.get("merge"))
+    except ValueError:
+        raise UserError(
+            f'{where} has no "merge" of two tokens; give rows such as '
+            '{"syllable": " gian", "merge": ["Ġg", "ian"]}'
+        ) from None
 
 
 def _checked(word: object, *, where: str) -> str:

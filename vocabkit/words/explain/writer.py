@@ -87,7 +87,8 @@ def parse_answer(text: str) -> dict[str, Any] | None:
     {'word': 'thời▁gian', 'en': ['time']}
     """
     text = re.sub(r"<think>.*?(</think>|$)", "", text, flags=re.DOTALL)
-    decoder, objects, at = json.JSONDecoder(strict=False), [], text.find("{")
+    decoder, at = json.JSONDecoder(strict=False), text.find("{")
+    objects: list[dict[str, Any]] = []
     while at >= 0 and len(objects) < LOOKS:
         try:
             value, end = decoder.raw_decode(text, at)
