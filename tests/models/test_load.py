@@ -95,6 +95,9 @@ BROKEN_MODELS = {
     "unknown type": (edit_config(model_type="zzz"), "model_type 'zzz': transformers .* does not know it"),
     "own code": (edit_config(model_type="zzz", auto_map={"AutoConfig": "c.C"}), "code, which is never run"),
     "no text": (edit_config(model_type="vit", architectures=["ViTModel"]), "'vit' .* does not write text"),
+    "encoder": (
+        edit_config(model_type="bert", architectures=["BertModel"]), "'bert' .* does not write text",
+    ),
     "wrong value": (edit_config(num_attention_heads=5), "config.json|model"),
     "no weights": (remove("model.safetensors"), "cannot load the model"),
     "truncated": (truncate, "cannot load the model"),

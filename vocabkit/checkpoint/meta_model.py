@@ -120,12 +120,16 @@ def read_config(folder: Path) -> Any:
 def auto_class(folder: Path, config: Any) -> Any:
     """Return the class that loads the model; UserError for one that does not write text."""
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    if type(config) in auto._model_mapping.keys():
+    named = [
+        getattr(transformers, name) for name in config.architectures or [] if hasattr(transformers, name)
+    ]
+    writing = next((found for found in named if found.can_generate()), None)
+    # BERT's config is a causal class's too, which would have a head that the files of an encoder lack.
+    encoder = named and writing is None and getattr(config, "is_decoder", None) is False
+    if type(config) in auto._model_mapping.keys() and not encoder:
         return auto
-    for name in config.architectures or []:
-        found = getattr(transformers, name, None)
-        if found is not None and found.can_generate():
-            return found
+    if writing is not None:
+        return writing
     raise UserError(
         f"{folder}/config.json: model_type {config.model_type!r} with architectures {config.architectures} "
         "does not write text; give a causal or an encoder-decoder language model"
