@@ -19,9 +19,12 @@ import logging
 import sys
 from pathlib import Path
 
-from vocabkit.errors import run_cli
+from vocabkit.errors import check_installed, run_cli
 from vocabkit.train.options import PACKING, StageOptions
 from vocabkit.train.processes import one_voice
+
+# Beyond requirements.txt: before transformers 5, --warmup_steps can be no share of all steps.
+NEEDS = ("transformers>=5.0", "tokenizers>=0.22", "huggingface_hub>=1.3")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -97,6 +100,7 @@ def read_options(argv: list[str] | None = None) -> StageOptions:
 
 def main(argv: list[str] | None = None) -> int:
     """Train as the flags say; return the exit status."""
+    check_installed(NEEDS)
     with one_voice():
         options = read_options(argv)
         for name in ("torchao", "torch.utils._pytree"):  # about kernels of GPUs that are not there

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vocabkit.errors import UserError, one_line, run_cli
+from vocabkit.errors import REQUIREMENTS, UserError, check_installed, one_line, run_cli
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,6 +34,27 @@ def test_status_of_main_is_the_exit_status(status, capsys):
 def test_user_error_is_one_line_whatever_is_in_it(capsys):
     status, out, err = run(fail(UserError("model/x.json is\n  broken;\tdownload it\r\nagain")), capsys)
     assert (status, out, err) == (1, "", "error: model/x.json is broken; download it again\n")
+
+
+def test_packages_that_are_too_old_are_named(monkeypatch, capsys):
+    needs = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
+    check_installed(needs)
+    check_installed(["numpy>=1.9", "torch>=2.4", "nobody-has-this>=7"])  # 2.13.0+cpu is above 2.4
+    with pytest.raises(
+        UserError, match=r"^numpy [\d.]+ is installed, 99\.1 or newer is needed: pip install -U"
+    ):
+        check_installed(["# numpy", "", "numpy>=99.1  # rows"])
+    monkeypatch.setattr(
+        "importlib.metadata.version", lambda name: {"transformers": "4.44.0"}.get(name, "9999")
+    )
+    assert run(lambda: 0, capsys)[0] == 1
+
+
+def test_packages_that_are_missing_are_named(capsys):
+    status, _, err = run(fail(ModuleNotFoundError("No module named 'torch'", name="torch.nn")), capsys)
+    assert (status, err) == (1, f"error: torch is not installed: pip install -r {REQUIREMENTS}\n")
+    with pytest.raises(ModuleNotFoundError):  # a bug of ours
+        run(fail(ModuleNotFoundError("No module named 'vocabkit.no'", name="vocabkit.no")), capsys)
 
 
 def test_ctrl_c_is_one_line(capsys):

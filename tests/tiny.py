@@ -40,6 +40,8 @@ from vocabkit.vocab.plan import Plan, make_plan
 ROOT = Path(__file__).resolve().parent.parent
 
 ASSETS = Path(os.environ.get("VOCABKIT_ASSETS", ROOT.parent / "shared" / "assets"))
+OLD_PACKAGES = ROOT / ".cache" / "old-4.45"  # .ci/old puts them there
+OLD_TRAINING = ROOT / ".cache" / "old-5.0"
 
 
 SENTENCES = [

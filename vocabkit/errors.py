@@ -1,13 +1,17 @@
-"""The one exception a user may see, and the wrapper that turns it into one line on stderr.
+"""The one exception a user may see, what turns it into one line on stderr, what must be installed.
 
-Reads nothing, writes nothing but that line.
+Reads requirements.txt; writes nothing but that line.
 """
 
 import errno
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NoReturn
+
+REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 
 
 class UserError(Exception):
@@ -26,18 +30,46 @@ def one_line(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
+def check_installed(needs: Iterable[str]) -> None:
+    """Raise UserError for an installed package that is older than a line "NAME>=VERSION" asks for.
+
+    What is not installed is not judged: few tasks need every package.
+    """
+    from importlib.metadata import PackageNotFoundError, version
+
+    def numbers(text: str) -> tuple[int, ...]:
+        return tuple(map(int, re.findall(r"\d+", text)[:3]))
+
+    for need in filter(None, (re.match(r"([\w-]+)>=([\d.]+)", line) for line in needs)):
+        name, oldest = need.groups()
+        try:
+            installed = version(name)
+        except PackageNotFoundError:
+            continue
+        if numbers(installed) < numbers(oldest):
+            raise UserError(
+                f"{name} {installed} is installed, {oldest} or newer is needed: pip install -U {name}"
+            )
+
+
 def run_cli(main: Callable[[], int]) -> NoReturn:
     """Run a script's main() and exit with its status.
 
     UserError, a full disk, other operating-system errors and Ctrl-C become one line on stderr and status 1;
     a reader that closed our stdout (`| head`) ends the program quietly, as every Unix filter does. Any other
-    exception is a bug of ours and keeps its traceback.
+    exception is a bug of ours and keeps its traceback. Packages older than requirements.txt says come first.
     """
     try:
+        check_installed(REQUIREMENTS.read_text(encoding="utf-8").splitlines())
         status = main()
         sys.stdout.flush()
     except UserError as error:
         status = _complain(one_line(error))
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if not re.search(rf"^{re.escape(name)}>=", REQUIREMENTS.read_text(encoding="utf-8"), re.MULTILINE):
+            raise
+        status = _complain(f"{name} is not installed: pip install -r {REQUIREMENTS}")
     except KeyboardInterrupt:
         status = _complain("interrupted; nothing was changed, run the same command again")
     except BrokenPipeError:

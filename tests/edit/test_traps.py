@@ -8,7 +8,7 @@ import sys
 import unicodedata
 
 import pytest
-from tiny import REAL_NAMES, ROOT, edit_json, edit_record, open_folder, trim_files
+from tiny import OLD_PACKAGES, REAL_NAMES, ROOT, edit_json, edit_record, open_folder, trim_files
 from tokenizers import Tokenizer
 
 from vocabkit.errors import UserError
@@ -24,7 +24,6 @@ from vocabkit.vocab.rules import decide
 
 pytestmark = pytest.mark.assets
 BYTE_NAMES = ["qwen2.5-instruct", "qwen3", "llama-3.2-instruct", "gemma-2-it"]
-OLD_TRANSFORMERS = os.environ.get("VOCABKIT_OLD_TRANSFORMERS")
 NOT_IN_VOCABULARY = "中国的名字, Привет, สวัสดี, \x00\x7f, 😀, naïve ﬁ, \u0301"
 
 
@@ -423,15 +422,11 @@ def test_10_trimmed_folders_load_in_the_installed_transformers(real_trimmed, cov
     load_in_transformers(trimmed, texts, python_path=None)
 
 
-@pytest.mark.old_transformers
-@pytest.mark.skipif(
-    not OLD_TRANSFORMERS, reason="set $VOCABKIT_OLD_TRANSFORMERS to a folder: pip install --target FOLDER "
-    "transformers==4.45.2 'tokenizers<0.21' 'huggingface_hub<1'",
-)  # fmt: skip
+@pytest.mark.skipif(not OLD_PACKAGES.is_dir(), reason=f"no {OLD_PACKAGES}: run .ci/old")
 def test_10_trimmed_folders_load_in_transformers_4_45(real_trimmed, covered_texts):
     trimmed = [real_trimmed(name) for name in NAMES]
     texts = [t for t in covered_texts if all(f.covers(f.base.encoder.encode(t).ids) for f in trimmed)]
-    version = load_in_transformers(trimmed, texts, python_path=OLD_TRANSFORMERS)
+    version = load_in_transformers(trimmed, texts, python_path=str(OLD_PACKAGES))
     assert version.startswith("4.")
 
 

@@ -19,8 +19,6 @@ from vocabkit.files import read_json_object
 from vocabkit.train.memory import checkpointing_flag, optimizer_name
 from vocabkit.train.options import StageOptions
 
-# The oldest transformers that training was run with; before 5, --warmup_steps can be no share of all.
-OLDEST = (5, 0)
 TORCHAO = ("adamw_torch_8bit", "adamw_torch_4bit")  # states of few bits, rounded at random to bfloat16
 BLOCK = 256  # numbers that share a scale there unless told otherwise
 _PICKLED = "its state holds objects that torch.load() refuses, so a checkpoint of it cannot be gone on from"
@@ -51,12 +49,6 @@ FLASH_PACKAGES = {
 
 def training_arguments(options: StageOptions, *, part: Path) -> TrainingArguments:
     """Return TrainingArguments from the flags that are not ours, with defaults that fit what they run on."""
-    version = transformers.__version__
-    if tuple(map(int, version.split(".")[:2])) < OLDEST:
-        raise UserError(
-            f"training needs transformers {'.'.join(map(str, OLDEST))} or newer, this is {version}: "
-            "pip install -U transformers accelerate datasets"
-        )
     cuda = torch.cuda.is_available()
     eight_bits = cuda and options.dtype != "float32" and not options.rows_alone
     kind: Any = TrainingArguments
