@@ -12,6 +12,8 @@ from vocabkit.checkpoint.hub import local_folder
 from vocabkit.errors import UserError
 from vocabkit.outputs import check_new
 
+MOST_PADDING = 65_536  # rows: 512 for a kernel, on 128 GPUs that share a table
+
 
 def run_task(args: argparse.Namespace, task: str, *, made_by: str) -> int:
     """Run one task; return the exit status. made_by: the command line, for the record."""
@@ -71,8 +73,10 @@ def _extend(args: argparse.Namespace) -> int:
 
 
 def _of_both_edits(args: argparse.Namespace) -> dict[str, Any]:
-    if args.pad_multiple < 1:
-        raise UserError(f"--pad_multiple is {args.pad_multiple}, expected 1 or more, such as 64")
+    if not 1 <= args.pad_multiple <= MOST_PADDING:
+        raise UserError(
+            f"--pad_multiple is {args.pad_multiple}, expected a number from 1 to {MOST_PADDING}, such as 64"
+        )
     return _given(args, "pad_multiple hardlink dry_run made_by")
 
 
