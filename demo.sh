@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trim the bundled demo model, verify it, chat with it before and after.
 #
-#   ./demo.sh [OUT]     # OUT: the trimmed folder, default out/demo__trimm_vocab (removed first)
+#   ./demo.sh [OUT]     # OUT: the trimmed folder, new; default out/demo__trimm_vocab (removed first)
 #
 # Makes .venv and installs requirements.txt there on the first run; after that it takes less than a minute.
 set -euo pipefail
@@ -11,7 +11,7 @@ out=${1:-out/demo__trimm_vocab}
 python=.venv/bin/python
 question="Translate following sentence into Chinese: tôi tên là Lý Quốc Dân"
 
-rm -rf "$out"
+[ $# -gt 0 ] || rm -rf "$out"  # only what an earlier demo has written
 mkdir -p "$(dirname "$out")"
 echo "=== 1 trim: python3 model_edit.py -m data/demo -t trimm_vocab -o $out"
 $python model_edit.py -m data/demo -t trimm_vocab -o "$out"
