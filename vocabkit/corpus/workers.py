@@ -5,12 +5,13 @@ Reads and writes nothing: corpus/counting.py hands them blocks and asks for what
 
 import os
 import signal
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any
 
 from vocabkit.corpus.lines import training_lines
@@ -133,8 +134,17 @@ _training_only: bool
 def _start_worker(text_field: str | None, training_only: bool) -> None:
     global _field, _training_only
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process a core already
     _field, _training_only = text_field, training_only
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent has ended, however that was: killed, it tells nobody."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _make_counter(make_counter: MakeCounter) -> None:
