@@ -4,6 +4,7 @@ Reads requirements.txt; writes nothing but that line.
 """
 
 import errno
+import io
 import os
 import re
 import sys
@@ -60,6 +61,7 @@ def run_cli(main: Callable[[], int]) -> NoReturn:
     exception is a bug of ours and keeps its traceback. Packages older than requirements.txt says come first.
     """
     try:
+        _open_standard_streams()
         check_installed(REQUIREMENTS.read_text(encoding="utf-8").splitlines())
         status = main()
         sys.stdout.flush()
@@ -80,6 +82,20 @@ def run_cli(main: Callable[[], int]) -> NoReturn:
         hint = "; free some space, then run the same command again" if error.errno == errno.ENOSPC else ""
         status = _complain(f"{error.filename or 'input/output'}: {error.strerror or error}{hint}")
     sys.exit(status)
+
+
+def _open_standard_streams() -> None:
+    """Make standard output one that takes every line: also where it is closed, or Windows' cp1252."""
+    handle = 0
+    while handle <= 2:  # of a closed one, the first file that we write would get the number
+        handle = os.open(os.devnull, os.O_RDWR)
+    os.close(handle)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _complain(message: str) -> int:

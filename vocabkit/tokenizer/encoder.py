@@ -68,7 +68,7 @@ def load_encoder(folder: Path) -> "tokenizers.Tokenizer":
 
     path = folder / "tokenizer.json"
     try:
-        encoder = tokenizers.Tokenizer.from_file(str(path))
+        encoder = tokenizers.Tokenizer.from_buffer(path.read_bytes())  # takes no names but UTF-8
     except Exception as error:  # the library raises bare Exception
         raise UserError(f"{path} is refused by tokenizers: {error}; download the file again") from None
     return _bare(encoder)
