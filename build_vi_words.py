@@ -18,6 +18,7 @@ input for --choose. A run that was interrupted goes on where it stopped when the
 import argparse
 import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from vocabkit.errors import UserError, run_cli
@@ -86,42 +87,42 @@ def main(argv: list[str] | None = None) -> int:
     if args.held_out and (both := set(args.held_out) & set(args.corpus)):
         raise UserError(f"{both.pop()} is in CORPUS and in --held_out; leave it out of one of them")
     from vocabkit.checkpoint.hub import local_folder
-    from vocabkit.outputs import check_new
+    from vocabkit.outputs import check_new, publication
 
     model = local_folder(args.model)
     out = args.out or (CHOSEN if args.choose else IMPACT)
     if args.out is None:
         out.parent.mkdir(exist_ok=True)
-    for path in filter(None, (out, args.plot)):
-        check_new(path)  # before hours of counting
-    return _choose(args, model, out) if args.choose else _impact(args, model, out)
+    if args.plot:
+        check_new(args.plot)  # before hours of counting
+    with publication([out], resume=True) as part:
+        make = _choose if args.choose else _impact
+        print_result = make(args, model, part.places[0], work=part.folder)
+    print_result(out)
+    return 0
 
 
 def _options(args: argparse.Namespace) -> dict:
     return {"text_field": args.text_field, "workers": args.workers, "max_bad": args.max_bad}
 
 
-def _impact(args: argparse.Namespace, model: Path, out: Path) -> int:
-    from vocabkit.corpus.counting import discard
+def _impact(args: argparse.Namespace, model: Path, new: Path, *, work: Path) -> Callable[[Path], None]:
     from vocabkit.corpus.files import find_sources
     from vocabkit.tokenizer.encoder import load_encoder
     from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
     from vocabkit.words.count import count_words, require_words, word_rows
 
-    work = out.with_name(out.name + ".progress.json")
-    options = {"training_only": False, "progress_file": work, **_options(args)}
+    options = {"training_only": False, "progress_file": work / "progress.json", **_options(args)}
     progress = count_words(model, find_sources(args.corpus), **options)
     tokenizer = read_tokenizer_json(model)
     rows = word_rows(progress.vector, tokenizer, load_encoder(model), min_freq=args.min_freq)
     require_words(rows, corpus=args.corpus, min_freq=args.min_freq)
-    write_jsonl(out, rows)
-    discard(work)
-    print(f"{out}: {len(rows):,} words that come {args.min_freq} times in {progress.characters:,} characters")
-    return 0
+    write_jsonl(new, rows)
+    found = f"{len(rows):,} words that come {args.min_freq} times in {progress.characters:,} characters"
+    return lambda out: print(f"{out}: {found}")
 
 
-def _choose(args: argparse.Namespace, model: Path, out: Path) -> int:
-    from vocabkit.corpus.counting import discard
+def _choose(args: argparse.Namespace, model: Path, new: Path, *, work: Path) -> Callable[[Path], None]:
     from vocabkit.corpus.files import find_sources
     from vocabkit.corpus.lines import HELD_OUT, held_out, measured_lines
     from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
@@ -135,22 +136,23 @@ def _choose(args: argparse.Namespace, model: Path, out: Path) -> int:
     auto = args.syllables == AUTO
     count = args.choose + (0 if auto else args.syllables)
     wanted = Wanted(args.choose, args.choose if auto else args.syllables, count, args.phrases, args.min_freq)
-    found = choose_tokens(model, sources, wanted, out=out, training_only=not apart, **_options(args))
-    write_jsonl(out, found.rows)
+    found = choose_tokens(model, sources, wanted, work=work, training_only=not apart, **_options(args))
+    write_jsonl(new, found.rows)
     tokens, impact = ([new_token(row) for row in rows] for rows in (found.rows, found.impact))
     words = sum(isinstance(token, str) for token in tokens)
-    print(f"{out}: {words:,} of {found.candidates:,} words, {len(tokens) - words:,} syllables; "
-          f"{found.refused:,} words refused for more than 1 % false hits")  # fmt: skip
     if len(tokens) < count:
         print(f"fewer than {count:,}: no other saves anything; give more texts", file=sys.stderr)
     curve = measure_curve(read_tokenizer_json(model), lines, chosen=tokens, impact=impact)
-    print(f"tokens saved of {curve.tokens:,}, on Vietnamese lines that nothing was chosen on")
-    print(curve.table())
     if args.plot:
         plot_curve(curve, args.plot, title=f"{len(tokens):,} new tokens for {Path(args.model).name}")
-    for work in found.works:
-        discard(work)
-    return 0
+
+    def print_result(out: Path) -> None:
+        print(f"{out}: {words:,} of {found.candidates:,} words, {len(tokens) - words:,} syllables; "
+              f"{found.refused:,} words refused for more than 1 % false hits")  # fmt: skip
+        print(f"tokens saved of {curve.tokens:,}, on Vietnamese lines that nothing was chosen on")
+        print(curve.table())
+
+    return print_result
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ the same command is given again. The lists may be edited (move lines between fil
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,82 +68,81 @@ def main(argv: list[str] | None = None) -> int:
     if not 0 <= args.max_bad <= 1:
         raise UserError(f"--max_bad is {args.max_bad}, expected a share from 0 to 1, such as 0.001")
     from vocabkit.checkpoint.hub import local_folder
-    from vocabkit.outputs import check_new
+    from vocabkit.outputs import publication
 
     model = local_folder(args.model)
     name = Path(args.model).resolve().name if Path(args.model).exists() else args.model.split("/")[-1]
     out = args.out or Path("data") / f"{name}__{args.min_count}__{args.sure_count}"
     out.parent.mkdir(exist_ok=True)
-    check_new(out)  # before hours of counting
-    return _count(args, model, out) if args.count_only else _build(args, model, out)
-
-
-def _count(args: argparse.Namespace, model: Path, out: Path) -> int:
-    from vocabkit.corpus.counting import discard
-    from vocabkit.counts.files import write_counts
-
-    progress, leftover = _counted(args, model, out)
-    write_counts(out, progress, model=model, corpus=args.corpus)
-    discard(leftover)
-    print(f"{out}: {int(progress.vector.sum()):,} tokens of {progress.documents:,} documents")
+    with publication([out], resume=True) as part:
+        work, make = part.folder, _count if args.count_only else _build
+        print_result = make(args, model, part.places[0], work=work)
+    print_result(out)
     return 0
 
 
+def _count(args: argparse.Namespace, model: Path, new: Path, *, work: Path) -> Callable[[Path], None]:
+    from vocabkit.counts.files import write_counts
+
+    progress = _counted(args, model, work)
+    write_counts(new, progress, model=model, corpus=args.corpus)
+    total = int(progress.vector.sum())
+    return lambda out: print(f"{out}: {total:,} tokens of {progress.documents:,} documents")
+
+
 def _counted(
-    args: argparse.Namespace, model: Path, out: Path, tokenizer: "TokenizerJson | None" = None
-) -> "tuple[Progress, Path]":
-    """Count the corpus; return the counts, and what is to be removed once they are saved."""
+    args: argparse.Namespace, model: Path, work: Path, tokenizer: "TokenizerJson | None" = None
+) -> "Progress":
+    """Count the corpus; work: the folder from which the same command goes on."""
     from vocabkit.counts.tokens import count_corpus
 
     options = {"text_field": args.text_field, "workers": args.workers, "max_bad": args.max_bad}
     if args.engine == "datatrove":
         from vocabkit.counts.datatrove import count_with_datatrove
 
-        work = out.with_name(out.name + ".tasks")
-        return count_with_datatrove(model, args.corpus, work=work, **options), work
-    progress_file = out.with_name(out.name + ".progress.json")
-    options |= {"progress_file": progress_file, "tokenizer": tokenizer}
-    return count_corpus(model, args.corpus, **options), progress_file
+        return count_with_datatrove(model, args.corpus, work=work / "tasks", **options)
+    options |= {"progress_file": work / "progress.json", "tokenizer": tokenizer}
+    return count_corpus(model, args.corpus, **options)
 
 
-def _build(args: argparse.Namespace, model: Path, out: Path) -> int:
+def _build(args: argparse.Namespace, model: Path, new: Path, *, work: Path) -> Callable[[Path], None]:
     from vocabkit.checkpoint.hub import local_folder
-    from vocabkit.corpus.counting import discard
     from vocabkit.counts.carry import counts_made_earlier
     from vocabkit.counts.files import counts_about
+    from vocabkit.outputs import command_line
     from vocabkit.text.unicode import DEFAULT_SCRIPTS
     from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
     from vocabkit.vocab.lists import build_lists
 
     tokenizer = read_tokenizer_json(model)
-    leftover = None
     if args.counts:
         counted = read_tokenizer_json(local_folder(args.counts_of)) if args.counts_of else tokenizer
         counts, about = counts_made_earlier(args.counts, counted, tokenizer)
     else:
-        progress, leftover = _counted(args, model, out, tokenizer)
+        progress = _counted(args, model, work, tokenizer)
         counts, about = counts_about(progress, corpus=args.corpus)
     summary = build_lists(
         model,
         tokenizer,
         counts,
-        out,
+        new,
         made_from=about,
-        command="python3 build_vocab.py " + " ".join(sys.argv[1:]),
+        command=command_line("python3 build_vocab.py", sys.argv[1:]),
         scripts=frozenset(args.scripts) if args.scripts else DEFAULT_SCRIPTS,
         min_count=args.min_count,
         sure_count=args.sure_count,
         target_size=args.target_size,
     )
-    if leftover:
-        discard(leftover)
-    print(
-        f"{out}: {summary['tokens_kept']:,} tokens listed, {summary['tokens_with_closure']:,} with what "
-        f"always stays, covering {summary['covered_share']:.3%} of {summary['counted_tokens']:,}"
-    )
-    print(f"look at {out / 'report.html'}")
-    print(f"then: python3 model_edit.py -m {args.model} -t trimm_vocab --keep {out}")
-    return 0
+
+    def print_result(out: Path) -> None:
+        print(
+            f"{out}: {summary['tokens_kept']:,} tokens listed, {summary['tokens_with_closure']:,} with what "
+            f"always stays, covering {summary['covered_share']:.3%} of {summary['counted_tokens']:,}"
+        )
+        print(f"look at {out / 'report.html'}")
+        print(f"then: python3 model_edit.py -m {args.model} -t trimm_vocab --keep {out}")
+
+    return print_result
 
 
 if __name__ == "__main__":

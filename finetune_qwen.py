@@ -105,9 +105,10 @@ def main(argv: list[str] | None = None) -> int:
         options = read_options(argv)
         for name in ("torchao", "torch.utils._pytree"):  # about kernels of GPUs that are not there
             logging.getLogger(name).setLevel(logging.ERROR)
+        from vocabkit.outputs import command_line
         from vocabkit.train.run import finetune
 
-        finetune(options, made_by=" ".join(["finetune_qwen.py", *(sys.argv[1:] if argv is None else argv)]))
+        finetune(options, made_by=command_line("finetune_qwen.py", sys.argv[1:] if argv is None else argv))
     return 0
 
 

@@ -128,11 +128,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one task; return the exit status."""
     args = build_parser().parse_args(argv)
+    from vocabkit.outputs import command_line
     from vocabkit.tasks import run_task
 
-    return run_task(
-        args, ALIASES.get(args.task, args.task), made_by="model_edit.py " + " ".join(sys.argv[1:])
-    )
+    made_by = command_line("model_edit.py", sys.argv[1:])
+    return run_task(args, ALIASES.get(args.task, args.task), made_by=made_by)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def test_from_texts_to_a_trimmed_model_that_lost_nothing(model, corpus, tmp_path
         if line
     )
     assert (lists / "report.html").stat().st_size > 10_000
-    assert not list(tmp_path.glob("*progress*")), "nothing is left behind"
+    assert not list(tmp_path.glob("*.part")), "nothing is left behind"
     out = tmp_path / "out"
     assert model_edit.main(["-m", str(model), "-t", "trimm_vocab", "--keep", str(lists), "-o", str(out)]) == 0
     assert read_json(out / "vocab_edit.json")["n_tokens"] == summary["tokens_with_closure"]
@@ -170,7 +170,7 @@ def test_what_cannot_be_done_is_said(model, corpus, tmp_path, monkeypatch, argum
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match=message):
         build_vocab.main(["-m", str(model), *arguments])
-    assert not [path for path in (tmp_path / "data").glob("*") if not path.name.endswith(".progress.json")]
+    assert not [path for path in (tmp_path / "data").glob("*") if not (path / "progress.json").is_file()]
 
 
 def test_the_default_folder_is_named_after_the_tokenizer_and_the_thresholds(
@@ -194,7 +194,7 @@ def test_datatrove_counts_the_same_and_runs_a_failed_task_again(model, tmp_path)
     with pytest.raises(UserError, match=r"a task failed: .*9.csv.*the same command runs what is missing"):
         build_vocab.main(trove)
     assert not (tmp_path / "trove.json").exists()
-    tasks = tmp_path / "trove.json.tasks"
+    tasks = tmp_path / "trove.json.part" / "tasks"
     assert {path.name for path in tasks.glob("*.json")} <= {"00000.json", "00001.json", "00002.json"}
     (folder / "9.csv").write_text("text,body\none,two\n", encoding="utf-8")
     (folder / "0.txt").write_text("something else", encoding="utf-8")

@@ -3,16 +3,18 @@
 import errno
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from leaving import left_by_a_run
 from tiny import ROOT
 
 from vocabkit.errors import UserError
-from vocabkit.outputs import new_directory, new_file
+from vocabkit.outputs import MARK, NEW, new_directory, new_file
 
 
 def names(folder: Path) -> list[str]:
@@ -62,8 +64,8 @@ def test_new_directory_needs_a_parent(tmp_path):
 
 
 def test_new_directory_removes_what_a_killed_run_left(tmp_path, capsys):
-    (tmp_path / "out.part" / "deep").mkdir(parents=True)
-    (tmp_path / "out.part" / "deep" / "old").write_text("half", encoding="utf-8")
+    (left_by_a_run(tmp_path / "out", MARK).parent / NEW / "out").mkdir(parents=True)
+    (tmp_path / "out.part" / NEW / "out" / "old").write_text("half", encoding="utf-8")
     with new_directory(tmp_path / "out") as part:
         assert names(part) == []
     assert "removing" in (err := capsys.readouterr().err) and "out.part" in err and "interrupted" in err
@@ -82,26 +84,27 @@ def test_refused_second_run_does_not_disturb_the_first(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("moment", "what", "message"),
+    ("what", "message"),
     [
-        ("mkdir", lambda out, part: os.mkdir(part), "out.part is being written by another run"),
-        ("flock", lambda out, part: os.rmdir(part), "out.part is being written by another run"),
-        ("flock", lambda out, part: (os.rmdir(part), os.mkdir(part)), "is being written by another run"),
-        ("flock", lambda out, part: os.mkdir(out), "out already exists"),
+        (lambda out, part: shutil.rmtree(part), "out.part is being written by another run"),
+        (
+            lambda out, part: (shutil.rmtree(part), left_by_a_run(out, MARK)),
+            "is being written by another run",
+        ),
+        (lambda out, part: os.mkdir(out), "out already exists"),
     ],
 )
-def test_races_with_another_run_end_in_one_error(tmp_path, monkeypatch, moment, what, message):
-    """Another program acts right before a system call of ours."""
-    owner = Path if moment == "mkdir" else fcntl
-    call = getattr(owner, moment)
+def test_races_with_another_run_end_in_one_error(tmp_path, monkeypatch, what, message):
+    """Another program acts right before the lock is taken."""
+    call = fcntl.flock
 
     def after_the_other_run(*args: object) -> object:
-        if moment == "mkdir" or (tmp_path / "out.part").exists():  # not at the lock of the parent
+        if (tmp_path / "out.part" / MARK).exists():  # not at the lock of the parent
             monkeypatch.undo()
             what(tmp_path / "out", tmp_path / "out.part")
         return call(*args)
 
-    monkeypatch.setattr(owner, moment, after_the_other_run)
+    monkeypatch.setattr(fcntl, "flock", after_the_other_run)
     with pytest.raises(UserError, match=message), new_directory(tmp_path / "out"):
         pytest.fail("it went on")
 
@@ -129,13 +132,13 @@ def test_runs_that_begin_together_take_nothing_from_each_other(tmp_path):
     runs = [subprocess.Popen(command, cwd=ROOT, text=True, **pipes) for _ in range(3)]
     for run in runs:
         assert run.stdout.readline() == "ready\n"
-    for number in range(300):
+    for number in range(100):
         for run in runs:
             run.stdin.write(f"{tmp_path / str(number)}\n")
             run.stdin.flush()
         assert "made\n" in [run.stdout.readline() for run in runs]
     assert [run.communicate(timeout=10)[1] for run in runs] == ["", "", ""], "a folder was taken away"
-    assert len(names(tmp_path)) == 300
+    assert len(names(tmp_path)) == 100
 
 
 def test_a_full_disk_is_named_by_the_folder(tmp_path):

@@ -4,12 +4,14 @@ Reads what it is given; writes only below the paths it is given. Standard librar
 """
 
 import bz2
+import contextlib
 import errno
 import gzip
 import hashlib
 import json
 import lzma
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -32,7 +34,7 @@ OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 def read_json(path: Path) -> Any:
     """Return what a JSON file holds, behind its byte order mark; UserError if it is missing or no JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(regular(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; give a folder that holds a complete checkpoint") from None
     except UnicodeDecodeError as error:
@@ -72,10 +74,48 @@ def read_versioned(path: Path, *, format: str, version: int) -> dict[str, Any]:
     return value
 
 
+KINDS = {stat.S_IFIFO: "FIFO", stat.S_IFCHR: "device", stat.S_IFBLK: "device", stat.S_IFSOCK: "socket"}
+
+
+def regular(path: Path) -> Path:
+    """Return a path; UserError where a FIFO, a device or a socket is: one is waited for, or never ends."""
+    with contextlib.suppress(OSError):  # whoever opens it says why
+        if kind := KINDS.get(stat.S_IFMT(os.stat(path).st_mode)):
+            raise UserError(f"{path} is a {kind}, expected a file; put one in its place, or remove it")
+    return path
+
+
+def inside(path: Path) -> Path:
+    """Return the path of a file to copy; UserError for a link that leads out of the file's folder.
+
+    What it names, perhaps a private file, would be published under its name. The links of the hub's cache
+    lead to the blobs beside its snapshots.
+    """
+    if path.is_symlink():
+        folder, target = path.parent.resolve(), path.resolve()
+        blobs = [folder.parent.parent / "blobs"] if folder.parent.name == "snapshots" else []
+        if not any(target.is_relative_to(place) for place in (folder, *blobs)):
+            raise UserError(
+                f"{path} is a link out of its folder, to {target}; put a copy in its place if the result may "
+                "hold it, or remove it"
+            )
+    return regular(path)
+
+
+def keep_private(source: Path, target: Path) -> None:
+    """Take from a new file, or a folder and its files, what others may not do with the source of each."""
+    mode = stat.S_IMODE(os.stat(source).st_mode) | stat.S_IRWXU
+    os.chmod(target, stat.S_IMODE(os.stat(target).st_mode) & mode)
+    if target.is_dir():
+        for path in target.iterdir():
+            if (source / path.name).exists():
+                keep_private(source / path.name, path)
+
+
 def sha256_file(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -131,7 +171,7 @@ def copy_file(
             raise UserError(
                 f"{source} cannot be hard-linked to {target} ({error.strerror}); run again without --hardlink"
             ) from None
-    with source.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
+    with regular(source).open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
         size = os.fstat(reader.fileno()).st_size
         try:
             if fcntl is None:
@@ -157,7 +197,7 @@ def open_text(path: Path) -> IO[str]:
     """Open a plain, .gz, .xz or .bz2 text file for reading as UTF-8, behind its byte order mark."""
     opener: Any = OPENERS.get(path.suffix, open)
     try:
-        return opener(path, "rt", encoding="utf-8-sig")
+        return opener(regular(path), "rt", encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path} is missing; give an existing text file") from None
 

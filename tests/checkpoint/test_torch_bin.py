@@ -239,7 +239,7 @@ def test_ctrl_c_while_it_is_converted_leaves_nothing(base, tmp_path):
     torch.save({"a.zeros": torch.zeros(size // 4), **state}, base / BIN)
     process = subprocess.Popen([*TRIM, "-m", base, "-o", tmp_path / "out"], stderr=subprocess.PIPE, text=True)
     while process.poll() is None:
-        found = list((tmp_path / "out.part").glob(".safetensors-*/model.safetensors"))
+        found = list((tmp_path / "out.part").rglob(".safetensors-*/model.safetensors"))
         if found and found[0].stat().st_size > 1 << 20:
             process.send_signal(signal.SIGINT)
             break

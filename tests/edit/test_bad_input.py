@@ -532,7 +532,7 @@ def interrupt_in_the_middle(process: subprocess.Popen, part: Path, number: int, 
     end = time.monotonic() + 60
     while time.monotonic() < end and process.poll() is None:
         with contextlib.suppress(FileNotFoundError):
-            written = sum(path.stat().st_size for path in part.glob("*.safetensors"))
+            written = sum(path.stat().st_size for path in part.rglob("*.safetensors"))
             if written > 1 << 20:
                 process.send_signal(number)
                 assert written < size, "too late: the weights were all there"

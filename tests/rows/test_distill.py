@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from distilling import extended, learn, make, matrices
+from leaving import left_by_a_run
 from tiny import ROOT
 
 from vocabkit.errors import UserError
 from vocabkit.files import read_json
+from vocabkit.outputs import part_of
 from vocabkit.verify.ladder import verify_edit
 
 # family, tied: with a cap on the logits and scaled embeddings, a head with a bias, learned positions
@@ -50,7 +52,7 @@ def test_distilled_rows_lose_less_and_stay_within_the_old_norms(pair):
     assert after["output"] < before["output"]
     assert "distilled" in (out / "README.md").read_text(encoding="utf-8")
     assert verify_edit(source, out)  # the ladder: old rows bit by bit, norms of the new ones in range
-    assert not (out.parent / "out.distill.safetensors").exists()
+    assert not part_of(out).exists()
 
 
 def test_a_word_without_contexts_keeps_its_first_row(pair, tmp_path):
@@ -75,7 +77,7 @@ def test_the_same_seed_gives_the_same_bytes(qwen2, tmp_path):
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bytes(qwen2, tmp_path):
     unbroken = extended(qwen2, tmp_path / "unbroken")
-    out, state = tmp_path / "out", tmp_path / "out.distill.safetensors"
+    out, state = tmp_path / "out", part_of(tmp_path / "out") / "distill.safetensors"
     code = (
         "import sys, time; sys.path[:0] = [sys.argv[4]]\n"
         "from pathlib import Path\n"
@@ -103,8 +105,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(qwen2, tmp_path):
     assert (out / "model.safetensors").read_bytes() == (unbroken / "model.safetensors").read_bytes()
     facts = [read_json(folder / "vocab_edit.json")["init"] for folder in (out, unbroken)]
     assert facts[0] == facts[1] and not state.exists()
-    (tmp_path / "more.distill.safetensors").write_bytes(b"no state")
-    with pytest.raises(UserError, match=r"more\.distill\.safetensors cannot be read"):
+    left_by_a_run(tmp_path / "more", "distill.safetensors", b"no state")
+    with pytest.raises(UserError, match=r"more\.part/distill\.safetensors cannot be read"):
         extended(qwen2, tmp_path / "more")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from leaving import left_by_a_run
 from tiny import SENTENCES
 from training import RUN, argv_of, finetune, killed_run, refuse, stage
 from transformers import AutoModelForCausalLM
@@ -20,7 +21,7 @@ from vocabkit.checkpoint.record import new_rows
 from vocabkit.errors import UserError
 from vocabkit.files import read_json, sha256_file, write_json
 from vocabkit.models.load import load_tokenizer
-from vocabkit.outputs import resumable_directory
+from vocabkit.outputs import publication
 from vocabkit.train import memory
 from vocabkit.train.data.tokenize import load_dataset
 from vocabkit.train.run import _peak_memory, _train
@@ -133,22 +134,23 @@ def test_an_output_that_is_there_or_of_another_run(extended, data, tmp_path):
     out = finetune(source, data, tmp_path / "out", "--max_steps", "1")
     with pytest.raises(UserError, match="already exists"):
         finetune(source, data, out)
-    part = tmp_path / "other.part"
-    part.mkdir()
-    (part / "notes.txt").touch()
+    part = left_by_a_run(tmp_path / "other", "progress.json").parent
     refuse("is not of a training run", source, data, tmp_path / "other")
-    (part / "notes.txt").unlink()
+    (part / "progress.json").unlink()
     write_json(part / "run.json", {"format": "vocabkit-run", "version": 1, "model_sha256": "0"})
     (part / "checkpoint-4").mkdir()
-    (part / "checkpoint-4" / "trainer_state.json").touch()
+    write_json(part / "checkpoint-4" / "trainer_state.json", {"global_step": 4})
     refuse("holds another run, its model_sha256 differs", source, data, tmp_path / "other")
 
 
 def test_two_runs_of_one_output(extended, data, tmp_path):
     part = tmp_path / "out.part"
-    with resumable_directory(part), pytest.raises(UserError, match=r"out\.part is being written by another"):
-        finetune(extended(), data, tmp_path / "out", "--max_steps", "1")
-    assert [*part.iterdir()] == []  # and the one that was refused removed nothing
+    busy = pytest.raises(UserError, match=r"out\.part is being written by another")
+    with pytest.raises(ZeroDivisionError), publication([tmp_path / "out"], resume=True) as first:
+        with busy:
+            finetune(extended(), data, tmp_path / "out", "--max_steps", "1")
+        assert first.folder == part and part.is_dir()  # and the one that was refused removed nothing
+        raise ZeroDivisionError
     finetune(extended(), data, tmp_path / "out", "--max_steps", "1")
     assert not part.exists()
 

@@ -59,7 +59,9 @@ def test_a_second_interrupt_ends_at_once(extended, data, tmp_path, monkeypatch):
 def test_a_checkpoint_cut_off_while_it_was_written_is_not_used(tmp_path):
     for step, name in ((4, "trainer_state.json"), (10, "trained.safetensors")):
         (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / name).touch()
+        (tmp_path / f"checkpoint-{step}" / name).write_text("{}", encoding="utf-8")
+    (tmp_path / "checkpoint-8").mkdir()
+    (tmp_path / "checkpoint-8" / "trainer_state.json").write_text('{"global_step": ', encoding="utf-8")
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
 
 

@@ -239,7 +239,7 @@ def test_a_killed_run_goes_on_to_the_same_list(tiny, tmp_path, capsys):
     for step in ("words", "stretches", "splits"):
         process = multiprocessing.get_context("fork").Process(target=run_apart, args=([*argv, str(out)],))
         process.start()
-        progress = tmp_path / f"list.{step}.progress.json"
+        progress = tmp_path / "list.part" / f"{step}.progress.json"
         deadline = time.monotonic() + 120
         while not progress.exists() and process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -254,7 +254,7 @@ def test_a_killed_run_goes_on_to_the_same_list(tiny, tmp_path, capsys):
     assert capsys.readouterr().err.count("going on from") == 3
     assert build_vi_words.main([*argv, str(whole)]) == 0
     assert out.read_bytes() == whole.read_bytes()
-    assert not list(tmp_path.glob("*.progress.json"))
+    assert not list(tmp_path.glob("*.part"))
 
 
 @pytest.mark.slow

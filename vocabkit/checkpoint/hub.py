@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from vocabkit.errors import UserError, one_line
+from vocabkit.files import regular
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # Everything a checkpoint needs; other weight formats would only cost time and disk.
@@ -24,10 +25,10 @@ def is_hub_id(name: str) -> bool:
 
 def local_folder(name: str) -> Path:
     """Return the folder of a model, downloading it first if name is a hub id; UserError if there is no such
-    model.
+    model, or if the folder holds a FIFO or a device.
     """
     if not is_hub_id(name):
-        return Path(name)
+        return _without_fifos(Path(name))
     from huggingface_hub import snapshot_download
 
     try:
@@ -40,12 +41,21 @@ def local_folder(name: str) -> Path:
         ) from None
 
 
+def _without_fifos(folder: Path) -> Path:
+    for path in folder.iterdir() if folder.is_dir() else ():
+        regular(path)  # the libraries would wait for a FIFO
+    return folder
+
+
 def model_folder(path: str | Path) -> Path:
-    """Return path as a Path; UserError when it is no folder. Here: a typo is told before torch loads."""
+    """Return path as a Path; UserError when it is no folder, or holds a FIFO or a device.
+
+    Here: a typo is told before torch loads.
+    """
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(
             f"{path}: no such folder; give one with config.json, tokenizer.json and weights, for instance "
             "from `hf download Qwen/Qwen2.5-1.5B-Instruct --local-dir Qwen2.5-1.5B-Instruct`"
         )
-    return folder
+    return _without_fifos(folder)

@@ -257,7 +257,7 @@ def write_with_rows(
                         progress(block.nbytes)
                     added = (new_rows or {}).get(tensor.name, np.empty((0, tensor.row_bytes), np.uint8))
                     write_all(writer, added.tobytes())
-                    write_all(writer, bytes((vocab_size - len(new_to_old) - len(added)) * tensor.row_bytes))
+                    write_zeros(writer, (vocab_size - len(new_to_old) - len(added)) * tensor.row_bytes)
                 else:
                     copy_range(reader, writer, offset=tensor.start, count=tensor.size, progress=progress)
             os.fsync(writer.fileno())
@@ -273,6 +273,13 @@ def write_all(writer: IO[bytes], data: Any) -> None:
     view = memoryview(data)
     while view:
         view = view[writer.write(view) :]
+
+
+def write_zeros(writer: IO[bytes], count: int) -> None:
+    """Write so many zero bytes; few are in memory."""
+    block = bytes(min(count, ROW_BLOCK))
+    for at in range(0, count, ROW_BLOCK):
+        write_all(writer, block[: count - at])
 
 
 def _with_rows(tensor: Tensor, rows: int) -> Tensor:

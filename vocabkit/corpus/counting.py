@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import queue
-import shutil
 import sys
 import threading
 from collections import Counter
@@ -281,8 +280,3 @@ def load_progress(path: Path, run: Mapping[str, Any]) -> Progress | None:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) < 80 else text[:77] + "…"
-
-
-def discard(path: Path) -> None:
-    """Remove a progress file, or the folder of tasks: what it held is saved."""
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

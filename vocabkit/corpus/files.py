@@ -46,7 +46,7 @@ from vocabkit.corpus.rows import (
 )
 from vocabkit.corpus.streams import ARCHIVES, Notes, Stream, cut, end_of_lines, end_of_rows, end_of_text
 from vocabkit.errors import UserError
-from vocabkit.files import read_json_object
+from vocabkit.files import read_json_object, regular
 
 TABLES = {PARQUET: parquet_rows, ARROW: arrow_rows}
 STREAMS = (TEXT, JSONL, JSON, CSV, TSV)
@@ -223,7 +223,7 @@ def _opened(source: Source) -> Iterator[IO[bytes]]:
         yield sys.stdin.buffer
         return
     try:
-        file = open(source.name, "rb")
+        file = open(regular(Path(source.name)), "rb")
     except FileNotFoundError:
         raise UserError(f"{source.name} is missing; it was there when this run began") from None
     with file:

@@ -19,7 +19,7 @@ from vocabkit.checkpoint.folder import Folder, open_folder, without_gc
 from vocabkit.edit.write import record_of, writing
 from vocabkit.errors import UserError
 from vocabkit.files import sha256_file
-from vocabkit.outputs import check_new
+from vocabkit.outputs import as_published, check_new, part_of
 from vocabkit.rows.contexts import find_taught_contexts
 from vocabkit.rows.make import Origin, check_base, make_rows, measure_rows
 from vocabkit.rows.names import choose_init
@@ -108,15 +108,15 @@ def extend_vocab(
                 old_encoder=encoder,
                 new_encoder=after,
                 ids=range(len(plan.new_to_old), plan.n_tokens),
-                state_file=out.with_name(f"{out.name}.distill.safetensors"),
+                state_file=part_of(out) / "distill.safetensors",
                 per_word=contexts_per_word,
                 seed=seed,
             )
         _print_plan(source, plan, taken, init)
         if dry_run:
             return
-        with writing(source, out, hardlink=hardlink) as edit:
-            with untrimmed.readable(out.parent) if untrimmed else contextlib.nullcontext() as readable:
+        with writing(source, out, hardlink=hardlink, resume=taught is not None) as edit:
+            with untrimmed.readable(edit.folder) if untrimmed else contextlib.nullcontext() as readable:
                 rows, facts = make_rows(
                     Origin(edit.source, readable),
                     contents,
@@ -146,13 +146,11 @@ def extend_vocab(
                     for text, merge in zip(merged, new_merges, strict=True)
                 ]
                 or None,
-                words_file={"name": taken.file.name, "sha256": sha256_file(taken.file)},
+                words_file={"name": as_published(taken.file.name), "sha256": sha256_file(taken.file)},
                 replaces=[*(list(merge.replaces) for merge in new_merges), *(found.ids for found in old)],
-                init={**facts, "base": str(base) if base else None},
+                init={**facts, "base": as_published(base) if base else None},
             )
             edit.finish(plan, record, rows)
-        if taught:
-            taught.state_file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabkit.errors import UserError
-from vocabkit.files import copy_file, read_json, read_json_object, write_json
+from vocabkit.files import copy_file, inside, read_json, read_json_object, write_json
 from vocabkit.tokenizer import bpe, spm
 from vocabkit.tokenizer.settings import (
     LEFT_OUT_NAMES,
@@ -65,7 +65,7 @@ def write_files(
             left_out.append(name + "/" if path.is_dir() else name)
         elif name.endswith(".index.json"):
             left_out.append(name)
-        elif name in ("vocab.json", "added_tokens.json"):
+        elif inside(path).name in ("vocab.json", "added_tokens.json"):
             _write_vocab(path, target / name, tokenizer, plan)
         elif name == "merges.txt":
             _write_merges(path, target / name, tokenizer, plan)

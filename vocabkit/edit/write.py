@@ -23,8 +23,8 @@ from vocabkit.corpus.lines import read_texts
 from vocabkit.edit.card import write_card
 from vocabkit.edit.files import write_files
 from vocabkit.errors import UserError
-from vocabkit.files import SELF_TEST_TEXTS, progress_bar, sha256_file
-from vocabkit.outputs import new_directory
+from vocabkit.files import SELF_TEST_TEXTS, keep_private, progress_bar, sha256_file
+from vocabkit.outputs import as_published, new_directory
 from vocabkit.verify.check import Check, print_checks, write_report
 from vocabkit.verify.edited import Edited, open_edited
 from vocabkit.verify.files import check_files
@@ -34,17 +34,18 @@ from vocabkit.vocab.plan import Plan, suppressed_ids
 
 
 @contextlib.contextmanager
-def writing(source: Folder, out: Path, *, hardlink: bool = False) -> Iterator["Edit"]:
+def writing(source: Folder, out: Path, *, hardlink: bool = False, resume: bool = False) -> Iterator["Edit"]:
     """Give an Edit, on which the body calls finish(); check then what was written, and name it OUT.
 
     While the body decides, the kernel copies what no decision can change. What either side raises, Ctrl-C
     included, ends both. Raises UserError for what the user can mend; OUT then does not exist.
+    resume: see outputs.publication().
 
         with writing(source, out) as edit:
             plan = ...
             edit.finish(plan, record_of(source, plan, ...))
     """
-    with new_directory(out) as part, source.readable(part) as ready:
+    with new_directory(out, resume=resume) as part, source.readable(part) as ready:
         with _Weights(ready, part, hardlink=hardlink) as weights:
             edit = Edit(ready, part, weights, name=out.name)
             yield edit
@@ -53,6 +54,7 @@ def writing(source: Folder, out: Path, *, hardlink: bool = False) -> Iterator["E
         if any(check.findings for check in checks):
             raise UserError(f"{out} was not written: the checks above found differences; please report them")
         write_report(part, checks, base=source.path, model=out)
+        keep_private(source.path, part)
     left_out = edit.left_out
     if isinstance(source.checkpoint, BinCheckpoint):
         left_out = [n for n in left_out if n not in {BIN_INDEX, *(f.name for f in source.checkpoint.files)}]
@@ -64,13 +66,13 @@ def writing(source: Folder, out: Path, *, hardlink: bool = False) -> Iterator["E
 class Edit:
     """A new folder while it is written. source: what it is made from, its rows as safetensors.
 
-    left_out: names of the source's files that have no place in it.
+    left_out: names of the source's files that have no place in it. folder: where it is until it has its name.
     """
 
     def __init__(self, source: Folder, part: Path, weights: "_Weights", *, name: str) -> None:
         self.source = source
         self.left_out: list[str] = []
-        self._part, self._weights, self._name = part, weights, name
+        self.folder, self._weights, self._name = part, weights, name
         self._written: tuple[Edited, Check] | None = None
 
     def finish(
@@ -84,16 +86,16 @@ class Edit:
         self._weights.write(plan, new_rows or {})
         self.left_out = write_files(
             source.path,
-            self._part,
+            self.folder,
             tokenizer=source.tokenizer,
             plan=plan,
             spm_models=source.spm_models,
             rows=source.tensors.rows,
             derived=set(suppressed_ids(source.record.suppressed)) if source.record else (),
         )
-        record.write(self._part)
-        write_card(self._part, record, name=self._name)
-        edited = open_edited(source.path, self._part, base_tokenizer=source.tokenizer)
+        record.write(self.folder)
+        write_card(self.folder, record, name=as_published(self._name))
+        edited = open_edited(source.path, self.folder, base_tokenizer=source.tokenizer)
         edited = replace(edited, opened_base=source.checkpoint)
         texts = read_texts([SELF_TEST_TEXTS])
         self._written = edited, check_tokenizer(edited, texts, name="the bundled texts")
@@ -101,7 +103,7 @@ class Edit:
     def check(self) -> list[Check]:
         """Return checks 1 to 3 of what was written, the weights too."""
         if self._written is None:
-            raise RuntimeError(f"{self._part}: the body of writing() ended without finish()")
+            raise RuntimeError(f"{self.folder}: the body of writing() ended without finish()")
         edited, tokenizer_check = self._written
         return [check_files(edited), tokenizer_check, check_rows(edited)]
 
@@ -161,7 +163,7 @@ def record_of(source: Folder, plan: Plan, *, task: str, made_by: str, **own: Any
     """Return the record of an edit; own: the fields of this task alone."""
     return EditRecord(
         task=task,
-        base_model=str(source.path),
+        base_model=as_published(source.path),
         base_tokenizer_sha256=sha256_file(source.tokenizer.path),
         base_vocab_size=source.tensors.rows,
         base_n_tokens=len(source.tokenizer.tokens),

@@ -25,12 +25,12 @@ from vocabkit.checkpoint.folder import Folder, open_folder
 from vocabkit.checkpoint.numbers import as_float32, to_bfloat16
 from vocabkit.checkpoint.shards import Tensor, read_rows, write_all
 from vocabkit.errors import UserError
-from vocabkit.files import Progress, progress_bar, read_json_object
+from vocabkit.files import Progress, keep_private, progress_bar, read_json_object
 from vocabkit.gguf.compare import compare
 from vocabkit.gguf.files import Field, NewTensor, field, import_gguf, write_gguf
 from vocabkit.gguf.modelfile import modelfile
 from vocabkit.gguf.vocab import CONDITIONS, USER_DEFINED, GgufVocab, check_kind, read_vocab
-from vocabkit.outputs import new_file
+from vocabkit.outputs import publication
 from vocabkit.verify.check import SHOWN, print_checks
 from vocabkit.verify.rows import aligned
 
@@ -96,10 +96,12 @@ def export_gguf(model: Path, out: Path, *, outtype: str | None = None) -> Path:
     ollama = out.with_name(out.name.removesuffix(".gguf") + ".Modelfile")
     for_ollama = modelfile(out.name, vocab, model)
     _print_cut_otherwise(vocab, source.tokenizer.path)
-    with new_file(out) as part, new_file(ollama) as text:
+    with publication([out, ollama]) as files:
+        part, text = files.places
         with progress_bar(sum(tensor.size for tensor in tensors), "weights") as bar:
             write_gguf(part, fields=fields, tensors=tensors, progress=bar.update)
         text.write_text(for_ollama.text, encoding="utf-8")
+        keep_private(source.checkpoint.files[0], part)
         checks = compare(part, source, vocab, tensors=tensors, kind=kind)
         print_checks(checks)
         if any(check.findings for check in checks):

@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from vocabkit.checkpoint.shards import Tensor as RowTensor
-from vocabkit.checkpoint.shards import read_rows, write_all
+from vocabkit.checkpoint.shards import read_rows, write_all, write_zeros
 from vocabkit.errors import UserError
 from vocabkit.files import Progress, copy_range
 
@@ -335,6 +335,6 @@ def with_rows(tensor: GgufTensor, places: Sequence[int], *, count: int) -> NewTe
             write_all(writer, block.data.cast("B"))
             progress(block.nbytes)
         # A block of zero bytes is zero in every type: its scale is.
-        write_all(writer, bytes((count - len(places)) * row))
+        write_zeros(writer, (count - len(places)) * row)
 
     return NewTensor(tensor.name, (*tensor.dims[:-1], count), tensor.type, count * row, write)

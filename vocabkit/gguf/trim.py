@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabkit.errors import UserError
-from vocabkit.files import DATA, progress_bar
+from vocabkit.files import DATA, keep_private, progress_bar
 from vocabkit.gguf.files import (
     FLOAT32,
     INT32,
@@ -48,7 +48,7 @@ from vocabkit.gguf.vocab import (
     UNUSED,
     USER_DEFINED,
 )
-from vocabkit.outputs import new_file
+from vocabkit.outputs import as_published, publication
 from vocabkit.text.utf8 import tail_of
 from vocabkit.tokenizer import bpe
 from vocabkit.verify.check import print_checks
@@ -86,12 +86,13 @@ def trim_gguf(
     _print_plan(source, plan, origin, after=sum(file_size(**part) for part in new_parts))
     if dry_run:
         return
-    with contextlib.ExitStack() as stack:
-        parts = [stack.enter_context(new_file(target)) for target in targets]
-        bar = stack.enter_context(progress_bar(_bytes_of(source), "weights"))
-        for part, new in zip(parts, new_parts, strict=True):
-            write_gguf(part, **new, progress=bar.update)
-        checks = check_gguf(source, open_gguf(out, parts))
+    with publication(targets) as files:
+        with progress_bar(_bytes_of(source), "weights") as bar:
+            for place, new in zip(files.places, new_parts, strict=True):
+                write_gguf(place, **new, progress=bar.update)
+        for part, place in zip(source.parts, files.places, strict=True):
+            keep_private(part.path, place)
+        checks = check_gguf(source, open_gguf(out, files.places))
         print_checks(checks)
         if any(check.findings for check in checks):
             raise UserError(f"{out} was not written: the checks above found differences; please report them")
@@ -128,7 +129,7 @@ def _choose(source: GgufModel, keep_paths: Sequence[Path]) -> tuple[set[int], di
     token_bytes = source.tokenizer.token_bytes
     if keep_paths:
         ids, _ = read_keep(keep_paths, token_bytes=token_bytes)
-        return ids, {"how": "given", "source": ", ".join(map(str, keep_paths))}
+        return ids, {"how": "given", "source": ", ".join(map(as_published, keep_paths))}
     for path in sorted(DATA.glob("*/summary.json")):
         with contextlib.suppress(UserError):
             ids, _ = read_keep([path.parent], token_bytes=token_bytes)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabkit.errors import UserError
+from vocabkit.outputs import new_file
 
 # Okabe and Ito's colours, which people of any colour vision tell apart
 BLUE, RED, GREEN, GREY, PURPLE, GOLD = "#0072B2", "#D55E00", "#009E73", "#8C8C8C", "#CC79A7", "#B07D00"
@@ -30,6 +31,6 @@ def write_figure(figure: Any, plot: Path) -> None:
     """Write a figure that new_figure() gave to PLOT, whole: it is drawn in memory first."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=130)
-    with plot.open("xb") as file:
-        file.write(picture.getvalue())
+    with new_file(plot) as part:
+        part.write_bytes(picture.getvalue())
     print(f"{plot}: written")

@@ -20,7 +20,7 @@ and read again beyond it); the student goes on from what the teacher had read be
 13 tokens forth and back in each epoch. For 25 contexts of 45 tokens and 3 epochs that is
 25 × (45 + 3 × 2 × 13) = 3,075 tokens a word. Other text costs next to nothing after it was read once.
 
-Reads a model's folder; writes its state beside the result now and then, from which the same call goes on with
+Reads a model's folder; writes its state in OUT.part now and then, from which the same call goes on with
 the same numbers. Removing that is the caller's, once the rows are saved.
 """
 

@@ -30,7 +30,7 @@ from vocabkit.checkpoint.shards import (
 )
 from vocabkit.checkpoint.vocab_tensors import find_vocab_tensors
 from vocabkit.errors import UserError
-from vocabkit.files import copy_file, copy_range, read_versioned, write_json
+from vocabkit.files import copy_file, copy_range, inside, read_versioned, write_json
 
 TRAINING_FILE = "training.json"
 
@@ -56,8 +56,8 @@ def write_trained(source: Path, part: Path, changes: Mapping[str, Change]) -> No
     checkpoint = read_checkpoint(source)
     for path in sorted(source.iterdir()):
         wanted = path.suffix not in NOT_COPIED and path.name not in REPORTS and path.name[0] != "."
-        if path.is_file() and wanted:
-            copy_file(path, part / path.name)
+        if wanted and not path.is_dir():
+            copy_file(inside(path), part / path.name)
     copy_unchanged(checkpoint, part, vocabulary=changes.keys())
     for file in _files(checkpoint, changes):
         _write_file(checkpoint, file, part / file.name, changes)

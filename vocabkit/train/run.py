@@ -2,8 +2,8 @@
 
 Reads a checkpoint folder and data (train/data/tokenize.py, train/data/packing.py); writes OUT through
 OUT.part, in which the Trainer keeps its checkpoints (what is trained and the optimizer, nothing that is
-frozen) and run.json, by which the same command is known again after a kill. The loop, the schedule and the
-logs are the Trainer's.
+frozen) and run.json, by which the same command is known again after a kill, until OUT is there. The loop, the
+schedule and the logs are the Trainer's.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ from vocabkit.checkpoint.quantized import quantization
 from vocabkit.checkpoint.record import NewRows, new_rows
 from vocabkit.checkpoint.shards import read_checkpoint
 from vocabkit.errors import UserError
-from vocabkit.files import read_json_object, read_versioned, sha256_file, write_json
+from vocabkit.files import keep_private, read_json_object, read_versioned, sha256_file, write_json
 from vocabkit.models.load import load_model, load_tokenizer, silence
 from vocabkit.models.start import text_start
 from vocabkit.models.word_model import Rows, WordModel, copy_rows
-from vocabkit.outputs import check_new, fsync_path, resumable_directory
+from vocabkit.outputs import MARK, NEW, Part, as_published, check_new, part_of, publication
 from vocabkit.rows.elsewhere import find_other_texts
 from vocabkit.rows.leak import guard
 from vocabkit.train.data.packing import Collator, pack
@@ -40,10 +40,10 @@ from vocabkit.train.options import StageOptions
 from vocabkit.train.output import append_stage, check_frozen, give_values, write_trained
 from vocabkit.train.parts import Parts, choose_parts
 from vocabkit.train.processes import check_same, from_first, in_turn
-from vocabkit.train.trainer import StageTrainer, last_checkpoint, stop_on_interrupt
+from vocabkit.train.trainer import AllStepsTaken, StageTrainer, last_checkpoint, stop_on_interrupt
 
 RUN_FILE, RUN_FORMAT = "run.json", ("vocabkit-run", 1)
-TRAINER_FOLDERS = ("checkpoint-*", "tokenized")  # in OUT.part, removed at the end
+NO_LOGS = ("checkpoint-*", "tokenized", NEW)  # folders in OUT.part; others hold what --report_to writes
 
 
 def finetune(options: StageOptions, *, made_by: str) -> None:
@@ -54,7 +54,7 @@ def finetune(options: StageOptions, *, made_by: str) -> None:
     model_folder = local_folder(options.model_name_or_path)
     _check_source(model_folder)
     check_new(options.output_dir)
-    part = options.output_dir.with_name(options.output_dir.name + ".part")
+    part = part_of(options.output_dir)
     settings = training_arguments(options, part=part)
     keep_rows_apart(settings, model_folder)
     silence()
@@ -72,8 +72,14 @@ def finetune(options: StageOptions, *, made_by: str) -> None:
     if not options.ignore_memory:
         check_fits(expected, options, settings)
     chunk = print_chunk(expected, settings.device)
-    with _locked(part) if settings.process_index == 0 else contextlib.nullcontext():
-        _run(model_folder, options, settings, rows=rows, part=part, chunk=chunk, made_by=made_by)
+    how: Any = {"rows": rows, "part": part, "chunk": chunk, "made_by": made_by}
+    if settings.process_index != 0:
+        _run(model_folder, options, settings, **how)
+        return
+    with _output(options.output_dir) as output:
+        run = _run(model_folder, options, settings, **how, new=output.places[0])
+    print_table(run)
+    print(f"{options.output_dir}: written; try: python3 model_chat.py {options.output_dir}")
 
 
 def _run(
@@ -85,7 +91,9 @@ def _run(
     part: Path,
     chunk: int,
     made_by: str,
-) -> None:
+    new: Path | None = None,
+) -> dict[str, Any]:
+    """Train with what part holds, write the trained folder to new in the first process, return its table."""
     tokenizer = load_tokenizer(model_folder)
     model = load_model(
         model_folder,
@@ -122,46 +130,40 @@ def _run(
         ),
     )  # fmt: skip
     run = _train(trainer, part, resume, guard=lambda: _guard(model_folder, parts, rows, begin, start=start))
-    if settings.process_index != 0:
+    if new is None:
         if parts.sharded:
             _give(model_folder, parts, merge=not options.no_merge_lora)
-        return
+        return run
     stage = {
         "made_by": made_by,
-        "base_model": str(model_folder),
+        "base_model": as_published(model_folder),
         "base_weights_sha256": facts["model"],
         "train_rows": options.train_rows,
         "finetune_layers": options.finetune_layers,
         "lora_rank": options.lora_rank,
         "objective": options.objective,
-        "data": options.data_path,
+        "data": [as_published(path) for path in options.data_path],
         "trained_parameters": parts.count(),
         **run,
     }
-    _write(model_folder, part, parts, stage, merge=not options.no_merge_lora, n_tokens=n_tokens)
-    for path in [path for name in TRAINER_FOLDERS for path in part.glob(name)]:
-        shutil.rmtree(path)
-    (part / RUN_FILE).unlink()
+    _write(model_folder, new, parts, stage, merge=not options.no_merge_lora, n_tokens=n_tokens)
     for path in part.iterdir():
-        fsync_path(path)
-    part.rename(options.output_dir)
-    print_table(run)
-    print(f"{options.output_dir}: written; try: python3 model_chat.py {options.output_dir}")
+        if path.is_dir() and not any(path.match(name) for name in NO_LOGS):
+            shutil.copytree(path, new / path.name)
+    return run
 
 
 @contextlib.contextmanager
-def _locked(part: Path) -> Iterator[None]:
+def _output(out: Path) -> Iterator[Part]:
     """Keep other runs out of OUT.part; remove it when the body fails before its first checkpoint.
 
     Then there is nothing to go on from.
     """
-    was_there = part.exists()
-    with resumable_directory(part):
+    with publication([out], resume=True) as part:
         try:
-            yield
+            yield part
         except BaseException:
-            if not was_there and last_checkpoint(part) is None:
-                shutil.rmtree(part, ignore_errors=True)
+            part.resume = part.was_left or last_checkpoint(part.folder) is not None
             raise
 
 
@@ -242,7 +244,7 @@ def _open_run(
     ours |= {"model_sha256": facts["model"], "data_sha256": facts["data"]}
     path = part / RUN_FILE
     if not path.is_file():
-        if any(inside.name != "tokenized" for inside in part.iterdir()):
+        if any(inside.name not in (MARK, NEW, "tokenized") for inside in part.iterdir()):
             raise UserError(
                 f"{part} is not of a training run; choose another --output_dir, or remove it: rm -r {part}"
             )
@@ -282,7 +284,7 @@ def _train(
         begun = time.perf_counter()
 
     trainer.before_first_step = measure_before
-    with stop_on_interrupt(trainer):
+    with stop_on_interrupt(trainer), contextlib.suppress(AllStepsTaken):
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     seconds = time.perf_counter() - begun
     tokens, peak = trainer.gather_counts(_peak_memory())
@@ -339,19 +341,17 @@ def _peak_memory() -> int:
 
 
 def _write(
-    source: Path, part: Path, parts: Parts, stage: dict[str, Any], *, merge: bool, n_tokens: int
+    source: Path, new: Path, parts: Parts, stage: dict[str, Any], *, merge: bool, n_tokens: int
 ) -> None:
-    """Put the ordinary folder into part, check it against its source, and record the stage in it."""
-    for path in part.iterdir():  # of a run that was killed while it wrote
-        if path.is_file() and path.name != RUN_FILE:
-            path.unlink()
-    shutil.rmtree(part / "adapter", ignore_errors=True)
+    """Write the ordinary folder, check it against its source, and record the stage in it."""
+    new.mkdir()
     changes = parts.changes(merge=merge)
-    write_trained(source, part, changes)
+    write_trained(source, new, changes)
     if not merge and parts.lora is not None:
-        parts.write_adapter(part / "adapter", base=source)
-    stage["rows"] = check_frozen(source, part, changes, n_tokens)
-    append_stage(source, part, stage, name=part.name.removesuffix(".part"))
+        parts.write_adapter(new / "adapter", base=source)
+    stage["rows"] = check_frozen(source, new, changes, n_tokens)
+    append_stage(source, new, stage, name=as_published(new.name))
+    keep_private(source, new)
 
 
 def _give(source: Path, parts: Parts, *, merge: bool) -> None:

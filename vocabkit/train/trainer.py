@@ -6,6 +6,7 @@ a checkpoint behind it.
 """
 
 import contextlib
+import json
 import math
 import signal
 import time
@@ -156,6 +157,12 @@ class StageTrainer(transformers.Trainer):
                 parameter.copy_(stored[name])
 
 
+class AllStepsTaken(Exception):
+    """The checkpoint that a run goes on from is its last; raised when it is loaded: the Trainer's loop looks
+    at the number of steps after each one only, and would take one more.
+    """
+
+
 class _EachStep(transformers.TrainerCallback):
     """After each step: norms of new rows back into their range, and an end where Ctrl-C was pressed.
 
@@ -167,6 +174,9 @@ class _EachStep(transformers.TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         self.trainer.before_first_step()  # here the model is wrapped, and a checkpoint read
+        if state.global_step >= state.max_steps:
+            self.trainer.is_in_train = False
+            raise AllStepsTaken
         return control
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
@@ -198,8 +208,15 @@ def step_in_backward(optimizer: Any) -> Any:
 
 
 def last_checkpoint(part: Path) -> Path | None:
-    """Return the newest complete checkpoint of a run: trainer_state.json is the last file of one."""
-    found = [path for path in part.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
+    """Return the newest complete checkpoint of a run: trainer_state.json, whole, is the last file of one."""
+
+    def is_complete(checkpoint: Path) -> bool:
+        try:
+            return isinstance(json.loads((checkpoint / "trainer_state.json").read_bytes()), dict)
+        except (OSError, ValueError):
+            return False
+
+    found = filter(is_complete, part.glob("checkpoint-*"))
     return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabkit.files import write_json
+from vocabkit.outputs import as_published
 
 SHOWN = 5  # findings of one kind that are spelled out; the others are counted
 
@@ -62,8 +63,8 @@ def write_report(folder: Path, checks: Sequence[Check], *, base: Path, model: Pa
     report = {
         "format": "verify-report",
         "version": 1,
-        "base": str(base),
-        "model": str(model),
+        "base": as_published(base),
+        "model": as_published(model),
         "passed": not any(check.findings for check in checks),
         "checks": [
             {"name": c.name, "looked_at": c.looked_at, "numbers": c.numbers, "findings": c.findings}

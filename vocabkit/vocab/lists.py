@@ -21,7 +21,7 @@ from vocabkit.files import (
     write_json,
     write_jsonl,
 )
-from vocabkit.outputs import new_directory
+from vocabkit.outputs import as_published
 from vocabkit.text.languages import CATEGORIES
 from vocabkit.text.unicode import DEFAULT_SCRIPTS
 from vocabkit.tokenizer.bpe import text_for_people
@@ -37,7 +37,7 @@ def build_lists(
     model: Path,
     tokenizer: TokenizerJson,
     counts: Mapping[int, int],
-    out: Path,
+    folder: Path,
     *,
     made_from: Mapping[str, Any],
     command: str,
@@ -46,10 +46,10 @@ def build_lists(
     sure_count: int = SURE_COUNT,
     target_size: int | None = None,
 ) -> dict[str, Any]:
-    """Decide about every token of a folder's tokenizer and write the lists; return the summary.
+    """Decide about every token of a model's tokenizer, write the lists into a new folder, return the summary.
 
     made_from goes into the summary. target_size: tokens that trimming with these lists leaves, added tokens
-    and bytes included. Raises UserError for a target that cannot be met, and if OUT exists.
+    and bytes included. Raises UserError for a target that cannot be met.
     """
     decisions = decide(
         tokenizer.token_bytes,
@@ -74,33 +74,31 @@ def build_lists(
         closed = shrink(closed, target_size, parts=parts, counts=counts, always=always)
         decisions = [_shrunk(decision, closed) for decision in decisions]
     total = sum(counts.values())
-    with new_directory(out) as part:
-        summary = write_lists(
-            part,
-            decisions,
-            made_from={
-                "fingerprint": tokenizer.fingerprint(),
-                **made_from,
-                "counted_tokens": total,
-                "min_count": min_count,
-                "sure_count": sure_count,
-                "ascii_count": min_count / ASCII_SHARE,
-                "scripts": sorted(scripts),
-                **({"target_size": target_size} if target_size is not None else {}),
-                "tokens_with_closure": len(closed),
-                "covered_share": sum(counts.get(token_id, 0) for token_id in closed) / total
-                if total
-                else 1.0,
-            },
-        )
-        write_html_report(
-            part / "report.html",
-            decisions=decisions,
-            closed=closed,
-            summary=summary,
-            title=out.name,
-            command=command,
-        )
+    folder.mkdir()
+    summary = write_lists(
+        folder,
+        decisions,
+        made_from={
+            "fingerprint": tokenizer.fingerprint(),
+            **made_from,
+            "counted_tokens": total,
+            "min_count": min_count,
+            "sure_count": sure_count,
+            "ascii_count": min_count / ASCII_SHARE,
+            "scripts": sorted(scripts),
+            **({"target_size": target_size} if target_size is not None else {}),
+            "tokens_with_closure": len(closed),
+            "covered_share": sum(counts.get(token_id, 0) for token_id in closed) / total if total else 1.0,
+        },
+    )
+    write_html_report(
+        folder / "report.html",
+        decisions=decisions,
+        closed=closed,
+        summary=summary,
+        title=folder.name,
+        command=command,
+    )
     return summary
 
 
@@ -279,7 +277,7 @@ def wanted_ids(tokenizer: TokenizerJson, keep_paths: Sequence[Path]) -> tuple[se
         paths, how = ([bundled], "bundled") if bundled else ([], "rules")
     if paths:
         ids, sha256 = read_keep(paths, token_bytes=tokenizer.token_bytes, tokenizer=tokenizer)
-        names = [f"data/{path.name}" if how == "bundled" else str(path) for path in paths]
+        names = [f"data/{path.name}" if how == "bundled" else as_published(path) for path in paths]
         return ids, {"how": how, "source": ", ".join(names), "sha256": sha256}
     decisions = decide(tokenizer.token_bytes, None, added=set(tokenizer.added.values()))
     ids = {decision.id for decision in decisions if decision.keep}

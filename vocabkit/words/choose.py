@@ -191,22 +191,21 @@ def _syllable_row(splits: Splits, merged: Merged, saved: int) -> dict[str, Any]:
 class Chosen:
     """rows: the list. impact: the impact list of the same text. candidates: words there were to choose from.
 
-    refused: words with too many false hits. works: progress files, to be removed once rows are written.
+    refused: words with too many false hits.
     """
 
     rows: list[dict[str, Any]]
     impact: list[dict[str, Any]]
     candidates: int
     refused: int
-    works: list[Path]
 
 
 def choose_tokens(
-    model: Path, sources: Sequence[Source], wanted: Wanted, *, out: Path, training_only: bool, **options: Any
+    model: Path, sources: Sequence[Source], wanted: Wanted, *, work: Path, training_only: bool, **options: Any
 ) -> Chosen:
     """Choose new tokens for a tokenizer out of a corpus; training_only: not out of lines that are held out.
 
-    Counts are saved in files beside OUT, so that a run that was killed goes on. Raises UserError for a corpus
+    Counts are saved in the folder work, so that a run that was killed goes on. Raises UserError for a corpus
     without Vietnamese words, and for syllables of a tokenizer that does not merge.
     """
     tokenizer, encoder = read_tokenizer_json(model), load_encoder(model)
@@ -215,7 +214,7 @@ def choose_tokens(
             f"{tokenizer.path} is {UNIGRAM}, which has no merges to continue; choose words only, without "
             "--syllables"
         )
-    works = [out.with_name(f"{out.name}.{step}.progress.json") for step in ("words", "stretches", "splits")]
+    works = [work / f"{step}.progress.json" for step in ("words", "stretches", "splits")]
     options |= {"training_only": training_only}
     counted = count_words(model, sources, progress_file=works[0], phrases=wanted.phrases, **options)
     impact, rows = (
@@ -233,4 +232,4 @@ def choose_tokens(
         counted = count_splits(model, sources, pattern, progress_file=works[2], **options)
         splits = Splits(counted.vector, tokenizer, encoder, pattern)
     chosen, refused = chosen_rows(rows, savings, splits, wanted=wanted)
-    return Chosen(chosen, impact, len(rows), refused, works)
+    return Chosen(chosen, impact, len(rows), refused)

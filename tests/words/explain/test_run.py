@@ -26,12 +26,14 @@ from explaining import (
     words_of,
     write_jsonl,
 )
+from leaving import left_by_a_run
 from tiny import ROOT
 
 import build_vi_words
 from vocabkit.chat.backends import Sampling
 from vocabkit.chat.transformers_backend import TransformersBackend
 from vocabkit.errors import UserError
+from vocabkit.outputs import part_of
 from vocabkit.tokenizer.encoder import load_encoder
 from vocabkit.words.explain.rows import check_explanations, read_explanations, with_one_token
 from vocabkit.words.explain.run import local_chat
@@ -137,7 +139,7 @@ def test_a_killed_run_goes_on(words_file, tmp_path):
         return willing(body)
 
     out = tmp_path / "out.jsonl"
-    progress = tmp_path / "out.jsonl.progress.jsonl"
+    progress = part_of(out) / "progress.jsonl"
     with served(reply) as server:
         argv = command(server, words_file, out, "--workers", 1)
         script = [sys.executable, str(ROOT / "build_vi_words.py"), *argv]
@@ -165,7 +167,7 @@ def test_a_server_that_dies_stops_the_run_and_keeps_what_is_done(words_file, tmp
 
     with served(reply) as server, pytest.raises(UserError, match="failed 5 times, at last: HTTP 500: dead"):
         build_vi_words.main(command(server, words_file, out))
-    assert not out.exists() and (tmp_path / "out.jsonl.progress.jsonl").exists()
+    assert not out.exists() and (part_of(out) / "progress.jsonl").exists()
     with served(willing) as server:
         assert build_vi_words.main(command(server, words_file, out)) == 0
         assert 1 <= len(server.bodies) <= 20 - 4
@@ -188,7 +190,7 @@ def test_progress_of_another_run_is_refused(words_file, tmp_path, lines, message
     digest = hashlib.sha256("\n".join(words).encode()).hexdigest()
     head = {"format": "vocabkit/similarity_progress", "version": 1, "words_sha256": digest}
     head["tokenizer_sha256"] = None
-    path = tmp_path / "out.jsonl.progress.jsonl"
+    path = left_by_a_run(tmp_path / "out.jsonl", "progress.jsonl")
     write_jsonl(path, [json.dumps(head) if line == "HEAD" else line for line in lines])
     before = path.read_bytes()
     with served(willing) as server, pytest.raises(UserError, match=message):
@@ -197,7 +199,7 @@ def test_progress_of_another_run_is_refused(words_file, tmp_path, lines, message
 
 
 def test_progress_that_was_killed_in_its_first_line_counts_for_nothing(words_file, tmp_path):
-    (tmp_path / "out.jsonl.progress.jsonl").write_text('{"format": "voc')
+    left_by_a_run(tmp_path / "out.jsonl", "progress.jsonl", b'{"format": "voc')
     with served(willing) as server:
         assert build_vi_words.main(command(server, words_file, tmp_path / "out.jsonl")) == 0
     assert len(server.bodies) == 20

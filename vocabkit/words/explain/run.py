@@ -1,8 +1,8 @@
 """--similarity and --check_similarity of build_vi_words.py: a language model explains words, rows are
 checked.
 
-Reads a list of words and perhaps a dictionary; writes OUT, and while it works OUT.progress.jsonl: a line for
-each finished word. A run that was killed reads it and asks for the others only.
+Reads a list of words and perhaps a dictionary; writes OUT, and while it works OUT.part/progress.jsonl: a line
+for each finished word. A run that was killed reads it and asks for the others only.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from vocabkit.errors import UserError, one_line
 from vocabkit.files import DATA, sha256_file, write_jsonl
-from vocabkit.outputs import check_new
+from vocabkit.outputs import Part, publication
 from vocabkit.vocab.word_list import text_of
 from vocabkit.words.explain.rows import check_explanations, read_explanations
 from vocabkit.words.explain.writer import ATTEMPTS, Chat, Writer, in_parallel
@@ -32,7 +32,7 @@ SHOWN, WIDE = 20, 500  # words without a row that are listed with their reason; 
 
 
 class AnswerLog:
-    """OUT.progress.jsonl: which run it belongs to, then what Writer.write() returned for each word."""
+    """OUT.part/progress.jsonl: which run it belongs to, then what Writer.write() returned for each word."""
 
     def __init__(self, path: Path, run: Mapping[str, Any]) -> None:
         self.path = path
@@ -76,11 +76,10 @@ class AnswerLog:
         self._size += len(data)
         self.done[(item.get("row") or item)["word"]] = item
 
-    def discard(self) -> None:
-        """Remove the file: what it held is saved."""
+    def close(self) -> None:
+        """Let the file go."""
         if self._file is not None:
             self._file.close()
-        self.path.unlink(missing_ok=True)
 
 
 def local_chat(folder: Path) -> Chat:
@@ -182,21 +181,46 @@ def _check(path: Path, *, words: list[str] | None, encoder: "Tokenizer | None") 
 def _write(
     args: argparse.Namespace, model: Path | None, encoder: "Tokenizer | None", words: list[str]
 ) -> int:
+    if model is None and not args.server:
+        raise UserError("--similarity needs a language model; give a folder, -m MODEL, or --server URL")
+    out = args.out or OUT
+    with publication([out], resume=True) as part:
+        failed, said = _write_rows(args, model, encoder, words, part=part)
+    print(f"{out}: {said}" if said else f"no row is right, {out} is not written")
+    if encoder is None:
+        print("without en_one_token, which needs a tokenizer: -m MODEL", file=sys.stderr)
+    if failed:
+        print(
+            f"no row for {len(failed):,} of {len(words):,} words, after {ATTEMPTS} answers each:",
+            file=sys.stderr,
+        )
+    for item in failed[:SHOWN]:
+        print("  " + one_line(f"{item['word']}: {'; '.join(item['problems'])}")[:WIDE], file=sys.stderr)
+    if len(failed) > SHOWN:
+        print("  and " + " ".join(item["word"] for item in failed[SHOWN:]), file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _write_rows(
+    args: argparse.Namespace,
+    model: Path | None,
+    encoder: "Tokenizer | None",
+    words: list[str],
+    *,
+    part: Part,
+) -> tuple[list[dict[str, Any]], str]:
+    """Ask for rows and write them; return what was answered wrong, and what to say: "" if no row is right."""
     from tqdm import tqdm
 
     from vocabkit.vocab.word_list import read_dictionary
     from vocabkit.words.explain.server import ChatServer
 
-    if model is None and not args.server:
-        raise UserError("--similarity needs a language model; give a folder, -m MODEL, or --server URL")
-    out = args.out or OUT
-    check_new(out)
     dictionary = read_dictionary(args.dictionary) if args.dictionary else None
     run = {
         "words_sha256": hashlib.sha256("\n".join(words).encode()).hexdigest(),
         "tokenizer_sha256": sha256_file(model / "tokenizer.json") if model else None,
     }
-    log = AnswerLog(out.with_name(out.name + ".progress.jsonl"), run)  # read before a model is loaded
+    log = AnswerLog(part.folder / "progress.jsonl", run)  # read before a model is loaded
     chat: Chat
     if args.server:
         chat = ChatServer(args.server, model_name=args.model_name, timeout=args.timeout)
@@ -217,19 +241,9 @@ def _write(
             bar.update()
     items = [log.done[word] for word in words]
     rows, failed = [i["row"] for i in items if "row" in i], [i for i in items if "row" not in i]
-    if rows:
-        write_jsonl(out, rows)
-    log.discard()
-    print(f"{out}: {len(rows):,} rows" if rows else f"no row is right, {out} is not written")
-    if encoder is None:
-        print("without en_one_token, which needs a tokenizer: -m MODEL", file=sys.stderr)
-    if failed:
-        print(
-            f"no row for {len(failed):,} of {len(words):,} words, after {ATTEMPTS} answers each:",
-            file=sys.stderr,
-        )
-    for item in failed[:SHOWN]:
-        print("  " + one_line(f"{item['word']}: {'; '.join(item['problems'])}")[:WIDE], file=sys.stderr)
-    if len(failed) > SHOWN:
-        print("  and " + " ".join(item["word"] for item in failed[SHOWN:]), file=sys.stderr)
-    return 1 if failed else 0
+    log.close()
+    if not rows:
+        part.drop()
+        return failed, ""
+    write_jsonl(part.places[0], rows)
+    return failed, f"{len(rows):,} rows"
