@@ -1,6 +1,7 @@
 """vocabkit/errors.py: what a script's user sees, and what its exit status says."""
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,40 @@ def test_full_disk_says_what_to_do(capsys):
     assert err == (
         "error: out/x: No space left on device; free some space, then run the same command again\n"
     )
+
+
+PRINTS = """
+import os, sys
+sys.path[:0] = [sys.argv[1]]
+from vocabkit.errors import run_cli
+
+def main():
+    print("→ " + sys.argv[2])
+    print(os.open(sys.argv[1], os.O_RDONLY), file=sys.stderr)
+    return 0
+
+run_cli(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "written"),
+    [("cp1252", b"\\u2192 caf\\udce9 \\u1ea1"), ("utf-8", "→ caf\\udce9 ạ".encode())],
+)
+def test_standard_output_takes_every_line(encoding, written):
+    """cp1252 is Windows' for files and pipes; a name of bytes that are no UTF-8 is of Linux."""
+    found = subprocess.run(
+        [sys.executable, "-c", PRINTS, ROOT, b"caf\xe9 \xe1\xba\xa1"],
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+    )
+    assert (found.returncode, found.stdout.rstrip()) == (0, written), found.stderr
+
+
+def test_closed_standard_output_is_no_error_and_no_file_gets_its_number():
+    command = f'exec {sys.executable} -c "$0" {ROOT} x >&-'
+    found = subprocess.run(["bash", "-c", command, PRINTS], capture_output=True, text=True)
+    assert found.returncode == 0 and int(found.stderr) > 2, found.stderr
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "a/b"), OSError("strange")])

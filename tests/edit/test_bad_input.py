@@ -381,7 +381,7 @@ CASES: dict[str, tuple[str, Callable[[Path], object], list[str]]] = {
     "pad_multiple of 0": (
         "single",
         lambda m: ["--pad_multiple", 0],
-        ["--pad_multiple is 0, expected 1 or more"],
+        ["--pad_multiple is 0, expected a number from 1 to 65536"],
     ),
 }
 

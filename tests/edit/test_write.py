@@ -55,7 +55,7 @@ def test_verify_report_holds_the_checks_that_were_made(trimmed):
     report = read_json(trimmed() / "verify_report.json")
     assert (report["format"], report["version"], report["passed"]) == ("verify-report", 1, True)
     assert [check["name"] for check in report["checks"]] == ["1 files", "2 tokenizer", "3 rows"]
-    assert report["model"] == str(trimmed())
+    assert report["model"] == trimmed().name
 
 
 def test_report_names_no_folder_that_is_gone(trimmed):

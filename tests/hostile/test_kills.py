@@ -1,6 +1,8 @@
 """Whatever call a run is killed at, the same command leaves what an undisturbed run does, nothing else."""
 
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import build
 import pytest
 from exporting import split_in_two
 from killing import CALLS, THOROUGH, check_all_kills
-from tiny import SENTENCES
+from tiny import ROOT, SENTENCES
 from training import FAST, RUN, TEXTS, extend
 
 import build_vocab
@@ -85,3 +87,25 @@ def test_a_training_run(tmp_path):
 
     calls = check_all_kills(run, tmp_path, found=weights, calls=FEW)
     assert {"replace out.part/new/out", "rmdir out.part"} < {*calls}, calls
+
+
+def test_counting_processes_end_with_their_parent(base, tmp_path):
+    """Killed alone, as the kernel does for want of memory, while it waits for text."""
+    command = [sys.executable, ROOT / "build_vocab.py", "-m", base, "-", "--count_only", "--workers", "2"]
+    parent = subprocess.Popen([*command, "-o", tmp_path / "out.json"], stdin=subprocess.PIPE)
+    listed, deadline = Path(f"/proc/{parent.pid}/task/{parent.pid}/children"), time.monotonic() + 60
+    while len(children := listed.read_text(encoding="ascii").split()) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)  # two, and one of multiprocessing's own
+    time.sleep(1)
+    parent.kill()
+    parent.communicate()
+    while (left := [pid for pid in children if _runs(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(children) == 3 and not left
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
