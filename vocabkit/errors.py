@@ -62,7 +62,8 @@ def run_cli(main: Callable[[], int]) -> NoReturn:
     """
     try:
         _open_standard_streams()
-        check_installed(REQUIREMENTS.read_text(encoding="utf-8").splitlines())
+        if not {"-h", "--help"} & {*sys.argv}:  # which needs none of them
+            check_installed(REQUIREMENTS.read_text(encoding="utf-8").splitlines())
         status = main()
         sys.stdout.flush()
     except UserError as error:
