@@ -211,6 +211,7 @@ def read_blocks(
                 start=start,
                 text_field=text_field,
                 wanted=wanted,
+                columns=columns or (),
                 left_out=left_out,
                 block_bytes=block_bytes,
                 notes=notes,
@@ -237,6 +238,7 @@ def _stream_blocks(
     start: int,
     text_field: str | None,
     wanted: tuple[str, ...],
+    columns: Sequence[str],
     left_out: LeftOut,
     block_bytes: int | None,
     notes: Notes,
@@ -259,7 +261,9 @@ def _stream_blocks(
     if kind == TEXT:
         end_of = end_of_text
     elif kind in DELIMITERS:
-        column = _header(stream, kind=kind, column=text_field or "text", left_out=left_out, notes=notes)
+        column = _header(
+            stream, kind=kind, text_field=text_field, columns=columns, left_out=left_out, notes=notes
+        )
         if column is not None:
             end_of = functools.partial(end_of_rows, delimiter=DELIMITERS[kind])
     stream.skip_to(start)
@@ -267,14 +271,30 @@ def _stream_blocks(
         yield Block(source.name, kind, first, data, stream.position, stream.bytes_read, column)
 
 
-def _header(stream: Stream, *, kind: str, column: str, left_out: LeftOut, notes: Notes) -> int | None:
-    """Pass over the header of a CSV or TSV stream and return the index of a column.
+def _header(
+    stream: Stream,
+    *,
+    kind: str,
+    text_field: str | None,
+    columns: Sequence[str],
+    left_out: LeftOut,
+    notes: Notes,
+) -> int | tuple[str, ...] | None:
+    """Pass over the header of a CSV or TSV stream and return the index of the column of texts.
 
-    None, with nothing passed over, for a TSV whose first line does not have that column: it has no header.
+    Where there is none, but some of columns are, the names of all. None, with nothing passed over, for a TSV
+    whose first line has neither: it has no header.
     """
+    column = text_field or "text"
     size = end_of_lines(stream, 1) if kind == TSV else end_of_rows(stream, 1, delimiter=DELIMITERS[kind])
     rows = csv_rows(bytes(stream.buffer[:size]), first=1, kind=kind)
     names = next((row for _, row in rows if isinstance(row, list)), [])
+    known = set(columns) & set(names)
+    if text_field is None and column not in names and len(known) > (kind == TSV):  # one could be a text
+        stream.take(size)
+        if others := [name for name in names if name not in columns]:
+            left_out(others)
+        return tuple(name if name in columns else "" for name in names)
     if kind == TSV and column not in names:
         if size:
             notes(f'{stream.name} has no column "{column}" in its first line: every cell is read as a text')

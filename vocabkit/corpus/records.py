@@ -31,7 +31,8 @@ class Block:
     data: bytes | list[Any]  # whole lines of the uncompressed file, or rows as Python objects
     end: int  # position after it, to start from: bytes of the uncompressed file, or rows
     bytes_read: int  # of the file on disk so far, those read ahead included; 0: unknown
-    column: int | None = None  # CSV, TSV: index of the texts' column; None: every cell is a text
+    # CSV, TSV: index of the texts' column, or names of all, "" for those left out; None: each cell is a text
+    column: int | tuple[str, ...] | None = None
 
 
 class BadRecord(Exception):
@@ -227,15 +228,15 @@ def parse_rows(
 ) -> tuple[list[tuple[str, Any]], int, list[str]]:
     """Return a block's records as they are, each with its "FILE:LINE", and what parse_block() returns else.
 
-    A record is what JSON, parquet or the hub says (an object, as a rule), {"text": …} of a document or a
-    chosen CSV or TSV column (under text_field, if that is given), or the list of cells of a TSV line without
-    a header.
+    A record is what JSON, parquet, the hub or the known columns of a CSV or TSV say (an object, as a rule),
+    {"text": …} of a document or a chosen column (under text_field, if that is given), or the list of cells of
+    a TSV line without a header.
     """
     field = text_field or FIELDS[0]
     if block.kind == TEXT and isinstance(block.data, bytes):
         texts, seen, bad = _parse_document(block.data, block)
         return [(f"{block.name}:{block.first}", {field: text}) for text in texts], seen, bad
-    named = block.column is not None
+    named = isinstance(block.column, int)
     return _parse(block, lambda where, record: [(where, {field: record} if named else record)])
 
 
@@ -274,6 +275,10 @@ def _record(block: Block, raw: Any) -> Any:
         return decoded(raw).rstrip("\r").split("\t")
     if isinstance(raw, BadRecord):
         raise raw
+    if isinstance(block.column, tuple):
+        if len(raw) != len(block.column):
+            raise BadRecord(f"has {len(raw)} cells, the first line {len(block.column)}")
+        return {name: cell for name, cell in zip(block.column, raw, strict=True) if name and cell}
     if block.column >= len(raw):
         raise BadRecord(f"has {len(raw)} cells, the text is expected in cell {block.column + 1}")
     return raw[block.column]

@@ -11,11 +11,12 @@ from tiny import CHAT_TEMPLATE
 from training import MARKED, TURNS
 from transformers import AutoTokenizer
 
-from vocabkit.corpus.records import BadRecord
+from vocabkit.corpus.files import find_sources, read_blocks
+from vocabkit.corpus.records import BadRecord, parse_rows
 from vocabkit.errors import UserError
 from vocabkit.train.data.chat_mask import IGNORED, encode_chat
 from vocabkit.train.data.chats import Chat, chat_of
-from vocabkit.train.data.samples import samples_of
+from vocabkit.train.data.samples import COLUMNS, samples_of
 from vocabkit.train.data.tokenize import load_dataset
 
 # ChatML that writes tools and calls, each in a line of its own.
@@ -306,6 +307,35 @@ def test_columns_that_are_not_read_are_reported_with_file_and_line(tmp_path, tok
         assert f'{path}:2: "id" is not read (2 rows)' in notes
         assert f'{path}:4: "mood" is not read' in notes
         assert f'{tmp_path / "b.csv"}: "id" is not read' in notes
+
+
+@pytest.mark.parametrize(("ending", "mark"), [("csv", ","), ("tsv", "\t")])
+def test_a_table_with_questions_and_answers_is_alpaca(tmp_path, ending, mark):
+    rows = [
+        ["id", "instruction", "input", "output"],
+        ["1", "Dịch", "xin chào", "hello"],
+        ["2", "Chào", "", "Hi"],
+    ]
+    path = tmp_path / f"a.{ending}"
+    path.write_text("\n".join(map(mark.join, rows)) + f"\n3{mark}x\n", encoding="utf-8")
+    unread: list[str] = []
+    (source,) = find_sources([path])
+    known = {"text_field": None, "columns": COLUMNS, "left_out": unread.extend, "notes": unread.append}
+    blocks = list(read_blocks(source, block_bytes=30, **known))
+    found = [item for block in blocks for item in parse_rows(block)[0]]
+    bad = [why for block in blocks for why in parse_rows(block)[2]]
+    said = [[m["content"] for m in samples_of(row, text_field=None)[0].chat.messages] for _, row in found]
+    assert said == [["Dịch\nxin chào", "hello"], ["Chào", "Hi"]]
+    assert unread == ["id"] and bad == [f"{path}:4: has 2 cells, the first line 4"]
+    again = list(read_blocks(source, start=blocks[0].end, block_bytes=30, **known))
+    assert again == blocks[1:] and len(blocks) > 1
+
+
+def test_a_tsv_whose_first_line_has_one_such_word_has_no_header(tmp_path):
+    (tmp_path / "a.tsv").write_text("output\tđầu ra\ninput\tđầu vào\n", encoding="utf-8")
+    (source,) = find_sources([tmp_path / "a.tsv"])
+    (block,) = read_blocks(source, text_field=None, columns=COLUMNS, block_bytes=99, notes=[].append)
+    assert [row for _, row in parse_rows(block)[0]] == [["output", "đầu ra"], ["input", "đầu vào"]]
 
 
 # The template
