@@ -37,18 +37,17 @@ def test_user_error_is_one_line_whatever_is_in_it(capsys):
     assert (status, out, err) == (1, "", "error: model/x.json is broken; download it again\n")
 
 
-def test_packages_that_are_too_old_are_named(monkeypatch, capsys):
-    needs = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
-    check_installed(needs)
+def test_packages_that_are_too_old_are_named(tmp_path, monkeypatch, capsys):
+    check_installed(REQUIREMENTS.read_text(encoding="utf-8").splitlines())
     check_installed(["numpy>=1.9", "torch>=2.4", "nobody-has-this>=7"])  # 2.13.0+cpu is above 2.4
     with pytest.raises(
         UserError, match=r"^numpy [\d.]+ is installed, 99\.1 or newer is needed: pip install -U"
     ):
         check_installed(["# numpy", "", "numpy>=99.1  # rows"])
-    monkeypatch.setattr(
-        "importlib.metadata.version", lambda name: {"transformers": "4.44.0"}.get(name, "9999")
-    )
-    assert run(lambda: 0, capsys)[0] == 1
+    (tmp_path / "scikit_learn-1.2.2.dist-info").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    line = "error: scikit-learn 1.2.2 is installed, 1.4 or newer is needed: pip install -U scikit-learn\n"
+    assert run(lambda: 0, capsys) == (1, "", line)
 
 
 def test_packages_that_are_missing_are_named(capsys):
