@@ -3,6 +3,7 @@
 Each command is a test of its own, so that pytest's list of durations says where the time goes.
 """
 
+import itertools
 import re
 import shutil
 from pathlib import Path
@@ -108,28 +109,26 @@ def test_command(walk, name):
 
 
 def same_answers(base: Backend, trimmed: Backend, old_to_new: dict[int, int]) -> int:
-    """Ask both the same questions; return to how many the base's way was covered, and so had to be gone."""
-    covered = 0
+    """Ask both the same questions; return of how many tokens the answers had to be the same, and were.
+
+    That is up to where the base takes a token that the list lacks.
+    """
+    same = 0
     for question in QUESTIONS:
         messages = [{"role": "user", "content": question}]
-        old = base.encode(messages)
-        if not old_to_new.keys() >= set(old):
-            continue
-        new = trimmed.encode(messages)
+        old, new = base.encode(messages), trimmed.encode(messages)
         assert new == [old_to_new[token_id] for token_id in old]
-        before, after = (
-            list(backend.generate(ids, GREEDY)) for backend, ids in ((base, old), (trimmed, new))
-        )
-        same = next((at for at, token_id in enumerate(before) if token_id not in old_to_new), len(before))
-        assert after[:same] == [old_to_new[token_id] for token_id in before[:same]], question
-        covered += same == len(before)
-    return covered
+        before, after = (list(model.generate(ids, GREEDY)) for model, ids in ((base, old), (trimmed, new)))
+        covered = [old_to_new[at] for at in itertools.takewhile(old_to_new.__contains__, before)]
+        assert after[: len(covered)] == covered, question
+        same += len(covered)
+    return same
 
 
 def test_answers_are_the_same(walk):
     edited = walk.trimmed()
     backends = [TransformersBackend.open(str(path)) for path in (edited.base, edited.out)]
-    assert same_answers(*backends, edited.old_to_new) >= 3
+    assert same_answers(*backends, edited.old_to_new) >= 20
 
 
 def test_every_sign_can_be_written_and_what_cannot_is_counted(walk):
@@ -201,4 +200,4 @@ def test_the_file_itself_is_trimmed_by_the_same_list(walk, smollm2_gguf):
     new_to_old = open_gguf(out).value(NEW_TO_OLD)
     old_to_new = {old: new for new, old in enumerate(new_to_old)}
     base, trimmed = LlamaBackend(str(smollm2_gguf)), LlamaBackend(str(out))
-    assert same_answers(base, trimmed, old_to_new) >= 3
+    assert same_answers(base, trimmed, old_to_new) >= 20
