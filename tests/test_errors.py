@@ -44,7 +44,8 @@ def test_packages_that_are_too_old_are_named(tmp_path, monkeypatch, capsys):
         UserError, match=r"^numpy [\d.]+ is installed, 99\.1 or newer is needed: pip install -U"
     ):
         check_installed(["# numpy", "", "numpy>=99.1  # rows"])
-    (tmp_path / "scikit_learn-1.2.2.dist-info").mkdir()
+    for version in ("1.2.2", "1.1.3"):
+        (tmp_path / f"scikit_learn-{version}.dist-info").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     line = "error: scikit-learn 1.2.2 is installed, 1.4 or newer is needed: pip install -U scikit-learn\n"
     assert run(lambda: 0, capsys) == (1, "", line)

@@ -50,9 +50,12 @@ def _installed() -> dict[str, str]:
     """Return package → version by the names of folders: importlib.metadata takes as long as all of --help."""
     found: dict[str, str] = {}
     for folder in filter(os.path.isdir, sys.path):
+        here: dict[str, str] = {}  # an upgrade may have left the folder of an older one
         for name in os.listdir(folder):
             if match := re.match(r"([\w.]+)-([\w.+]+).*\.(?:dist|egg)-info$", name):
-                found.setdefault(match[1].lower(), match[2])
+                package, version = match[1].lower(), match[2]
+                here[package] = max(here.get(package, version), version, key=_numbers)
+        found = here | found
     return found
 
 
