@@ -72,7 +72,7 @@ def finetune(options: StageOptions, *, made_by: str) -> None:
     if not options.ignore_memory:
         check_fits(expected, options, settings)
     chunk = print_chunk(expected, settings.device)
-    how: Any = {"rows": rows, "part": part, "chunk": chunk, "made_by": made_by}
+    how: dict[str, Any] = {"rows": rows, "part": part, "chunk": chunk, "made_by": made_by}
     if settings.process_index != 0:
         _run(model_folder, options, settings, **how)
         return
