@@ -85,8 +85,8 @@ def test_a_training_run(tmp_path):
     def run(place: Path) -> None:
         finetune_qwen.main([*command, "--output_dir", str(place / "out")])
 
-    calls = check_all_kills(run, tmp_path, found=weights, calls=FEW)
-    assert {"replace out.part/new/out", "rmdir out.part"} < {*calls}, calls
+    calls = check_all_kills(run, tmp_path, found=weights, calls=CALLS if THOROUGH else ("replace",))
+    assert "replace out.part/new/out" in calls
 
 
 def test_counting_processes_end_with_their_parent(base, tmp_path):
