@@ -1,6 +1,7 @@
 """vocabkit/errors.py: what a script's user sees, and what its exit status says."""
 
 import errno
+import gzip
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vocabkit.errors import REQUIREMENTS, UserError, check_installed, one_line, run_cli
+from vocabkit.errors import REQUIREMENTS, UserError, check_installed, one_line, reading, run_cli
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -112,9 +113,63 @@ def test_errors_of_the_system_are_one_line(error, capsys):
     assert (error.filename or "strange") in err
 
 
-def test_a_bug_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError):
-        run_cli(fail(ZeroDivisionError()))
+def test_a_bug_is_one_line_that_says_so_and_how_to_see_its_traceback(capsys, monkeypatch):
+    status, _, err = run(fail(ZeroDivisionError("a\nb")), capsys)
+    assert status == 1 and err.count("\n") == 1 and "ZeroDivisionError" in err
+    assert "a fault of the toolkit" in err and "VOCABKIT_DEBUG=1" in err
+    monkeypatch.setenv("VOCABKIT_DEBUG", "1")
+    status, _, err = run(fail(ZeroDivisionError("a\nb")), capsys)
+    assert status == 1 and err.startswith("Traceback") and err.splitlines()[-1].startswith("error: ")
+
+
+class PanicException(BaseException):  # as pyo3 names what a library in Rust raises
+    pass
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RecursionError("deep"), MemoryError(), PanicException("index out of bounds"), "\ud800".encode],
+    ids=["deep", "memory", "panic", "half a character"],
+)
+def test_whatever_is_raised_is_one_line(error, capsys):
+    status, _, err = run(error if callable(error) else fail(error), capsys)
+    assert status == 1 and err.startswith("error: ") and err.count("\n") == 1 and len(err) < 600
+
+
+def test_what_is_no_error_of_ours_passes():
+    with pytest.raises(GeneratorExit):
+        run_cli(fail(GeneratorExit()))
+
+
+def test_an_error_of_megabytes_keeps_its_beginning_and_its_end(capsys):
+    _, _, err = run(fail(UserError("a.json holds " + "x" * 10_000_000 + "; download it again")), capsys)
+    assert (
+        len(err) < 1100 and err.startswith("error: a.json holds x") and err.endswith("; download it again\n")
+    )
+
+
+def test_what_a_terminal_would_obey_is_escaped(capsys):
+    _, _, err = run(fail(UserError("a\x1b]0;title\x07b \u202e \x9b31m tiếng Việt \ud800")), capsys)
+    assert err == "error: a\\x1b]0;title\\x07b \\u202e \\x9b31m tiếng Việt \\ud800\n"
+
+
+def test_reading_names_the_file_the_fault_and_the_place():
+    for error, said in {
+        UnicodeDecodeError("utf-8", b"\xff", 7, 8, "invalid"): "a.json is not UTF-8 text (byte 7); mend it",
+        RecursionError("maximum"): "a.json is nested too deeply; mend it",
+        MemoryError(): "a.json needs more memory than there is; mend it",
+        OverflowError("too large"): "a.json is damaged (OverflowError: too large); mend it",
+        PanicException("index 5"): "a.json is damaged (PanicException: index 5); mend it",
+        FileNotFoundError(2, "No such file", "a.json"): "a.json is missing; mend it",
+        gzip.BadGzipFile("CRC"): "a.json is a broken archive (CRC); mend it",
+        UserError("b.json: 7"): "b.json: 7",
+    }.items():
+        with pytest.raises(UserError) as found, reading(Path("a.json"), again="mend it"):
+            raise error
+        assert str(found.value) == said
+    for error in (PermissionError(13, "Permission denied"), KeyboardInterrupt()):
+        with pytest.raises(type(error)), reading("a.json"):
+            raise error
 
 
 def test_a_closed_pipe_ends_the_program_quietly():

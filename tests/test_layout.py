@@ -20,7 +20,12 @@ import model_edit
 PACKAGE = ROOT / "vocabkit"
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 PACKAGES = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
-GROUND = {"errors", "files", "outputs"}  # what every package may import; they need the standard library alone
+GROUND = {
+    "errors",
+    "files",
+    "outputs",
+    "shapes",
+}  # what every package may import; they need the standard library alone
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py"))
 READMES = [ROOT / "README.md", ROOT / "README.vi.md"]
 ENGLISH = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -1,18 +1,33 @@
-"""The one exception a user may see, what turns it into one line on stderr, what must be installed.
+"""The one exception a user may see, the two guards that make it of others, and what must be installed.
 
-Reads requirements.txt; writes nothing but that line.
+One guard stands around the reading of a file, the other around a whole script. Reads requirements.txt; writes
+nothing but one line on stderr.
 """
 
+import contextlib
 import errno
 import io
+import json
+import lzma
 import os
 import re
+import struct
 import sys
-from collections.abc import Callable, Iterable
+import traceback
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
+DEBUG = "VOCABKIT_DEBUG"  # environment variable: show the traceback too
+LONGEST = 1000  # characters of an error: a damaged file may be one line of megabytes, and is quoted
+
+# What the bytes of a damaged file lead to in whatever reads them. ValueError: also what is no UTF-8, no JSON.
+DAMAGE = (
+    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RecursionError, TypeError,
+    ValueError, lzma.LZMAError, struct.error, zlib.error,
+)  # fmt: skip
 
 
 class UserError(Exception):
@@ -63,12 +78,58 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", version)[:3]))
 
 
+def is_panic(error: BaseException) -> bool:
+    """Whether a library written in Rust gave up: what it raises then is no Exception, and has no name."""
+    return type(error).__name__ == "PanicException"
+
+
+def described(error: BaseException, name: object) -> str:
+    """Return what is wrong with a file, or with a place in one, that reading it ended in this error."""
+    match error:
+        case UnicodeDecodeError():
+            return f"{name} is not UTF-8 text (byte {error.start})"
+        case UnicodeEncodeError():
+            return f"{name} holds half a character (a lone surrogate): no UTF-8 text can"
+        case json.JSONDecodeError():
+            line = f":{error.lineno}" if isinstance(name, os.PathLike) else ""
+            return f"{name}{line} is not JSON: {error.msg}"
+        case RecursionError():
+            return f"{name} is nested too deeply"
+        case MemoryError():
+            return f"{name} needs more memory than there is"
+        case EOFError() | lzma.LZMAError() | zlib.error() | OSError():
+            return f"{name} is a broken archive ({error})"
+        case _:
+            return f"{name} is damaged ({type(error).__name__}: {error})"
+
+
+@contextlib.contextmanager
+def reading(name: object, *, again: str = "download the file again") -> Iterator[None]:
+    """Make a UserError of whatever a damaged file leads to: its name, the kind of fault, the place.
+
+    name: the file (a Path), or "FILE:LINE". again: what the user should do. What else the system says of a
+    file passes, and so does a UserError, which knows more.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename or name} is missing; {again}") from None
+    except BaseException as error:
+        broken = isinstance(error, OSError) and error.errno is None  # gzip and bz2 raise it of an archive
+        if not (broken or isinstance(error, DAMAGE) or is_panic(error)):
+            raise
+        raise UserError(f"{described(error, name)}; {again}") from error
+
+
 def run_cli(main: Callable[[], int]) -> NoReturn:
     """Run a script's main() and exit with its status.
 
-    UserError, a full disk, other operating-system errors and Ctrl-C become one line on stderr and status 1;
-    a reader that closed our stdout (`| head`) ends the program quietly, as every Unix filter does. Any other
-    exception is a bug of ours and keeps its traceback. Packages older than requirements.txt says come first.
+    Whatever is raised becomes one line on stderr and status 1; what no user can have caused is called a
+    fault of the toolkit. VOCABKIT_DEBUG=1 shows the traceback before. A reader that closed our stdout
+    (`| head`) ends the program quietly, as every Unix filter does. Packages older
+    than requirements.txt says come first.
     """
     try:
         _open_standard_streams()
@@ -76,22 +137,24 @@ def run_cli(main: Callable[[], int]) -> NoReturn:
             check_installed(REQUIREMENTS.read_text(encoding="utf-8").splitlines())
         status = main()
         sys.stdout.flush()
-    except UserError as error:
-        status = _complain(one_line(error))
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
-        if not re.search(rf"^{re.escape(name)}>=", REQUIREMENTS.read_text(encoding="utf-8"), re.MULTILINE):
-            raise
-        status = _complain(f"{name} is not installed: pip install -r {REQUIREMENTS}")
+        if re.search(rf"^{re.escape(name)}>=", REQUIREMENTS.read_text(encoding="utf-8"), re.MULTILINE):
+            status = _complain(f"{name} is not installed: pip install -r {REQUIREMENTS}")
+        else:
+            status = _complain(_said(error))
     except KeyboardInterrupt:
         status = _complain("interrupted; nothing was changed, run the same command again")
     except BrokenPipeError:
         # Python would complain once more while flushing stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
-    except OSError as error:
-        hint = "; free some space, then run the same command again" if error.errno == errno.ENOSPC else ""
-        status = _complain(f"{error.filename or 'input/output'}: {error.strerror or error}{hint}")
+    except BaseException as error:
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        status = _complain(_said(error))
     sys.exit(status)
 
 
@@ -109,6 +172,26 @@ def _open_standard_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _said(error: BaseException) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        hint = "; free some space, then run the same command again" if error.errno == errno.ENOSPC else ""
+        return f"{error.filename or 'input/output'}: {error.strerror or error}{hint}"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; close other programs, or take a smaller input or a larger machine"
+    places = traceback.extract_tb(error.__traceback__)
+    place = next((place for place in reversed(places) if "vocabkit" in place.filename), places[-1])
+    return (
+        f"{type(error).__name__} at {os.path.basename(place.filename)}:{place.lineno}: {str(error)[:300]}; "
+        "this is a fault of the toolkit, or of a file that it does not check; please report it with the "
+        f"traceback that {DEBUG}=1 shows"
+    )
+
+
 def _complain(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    line = one_line(message)
+    if len(line) > LONGEST:  # the file is named at its beginning, what to do at its end
+        line = f"{line[: LONGEST * 2 // 3]} … {line[-LONGEST // 3 :]}"
+    print(f"error: {line}", file=sys.stderr)
     return 1

@@ -10,15 +10,19 @@ import gzip
 import hashlib
 import json
 import lzma
+import math
 import os
+import re
 import stat
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from vocabkit.errors import UserError
+from vocabkit.errors import UserError, reading
 from vocabkit.outputs import new_file
+from vocabkit.shapes import check_file, check_shape
 
 try:
     import fcntl
@@ -31,28 +35,55 @@ Progress = Callable[[int], object]  # told how many bytes were written since the
 OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 
 
+def parse_json(text: str, **options: Any) -> Any:
+    """Return what a JSON text holds; ValueError or RecursionError if it is none, or cannot be written again.
+
+    That is half a character (a lone surrogate), and 1e999, which would come out as Infinity. options: of
+    json.loads.
+    """
+    value = json.loads(text, parse_float=_finite, **options)
+    if _HALF.search(text):
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return value
+
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # it may have its other half
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"{digits[:20]} is beyond the largest number")
+    return value
+
+
+def read_text(path: Path, *, again: str = "download the file again") -> str:
+    """Return what a text file holds; UserError if it is no UTF-8."""
+    with reading(path, again=again):
+        return regular(path).read_text(encoding="utf-8")
+
+
 def read_json(path: Path) -> Any:
     """Return what a JSON file holds, behind its byte order mark; UserError if it is missing or no JSON."""
-    try:
-        return json.loads(regular(path).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; give a folder that holds a complete checkpoint") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); download the file again") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno} is not JSON: {error.msg}; download the file again") from None
+    with reading(path):
+        try:
+            return parse_json(regular(path).read_text(encoding="utf-8-sig"))
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing; give a folder that holds a complete checkpoint") from None
 
 
 def read_json_object(path: Path, *, missing_ok: bool = False) -> dict[str, Any]:
     """Return the object that a JSON file holds; UserError as read_json, or if it holds something else.
 
-    missing_ok: {} where there is no such file.
+    What is read of a checkpoint's settings has the type that it needs. missing_ok: {} where there is no such
+    file.
     """
     if missing_ok and not path.is_file():
         return {}
     value = read_json(path)
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a {type(value).__name__}, expected an object; download the file again")
+    check_file(value, path)
     return value
 
 
@@ -62,8 +93,10 @@ def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def read_versioned(path: Path, *, format: str, version: int) -> dict[str, Any]:
-    """Return one of our own JSON files after checking its "format" and "version"; UserError otherwise."""
+def read_versioned(path: Path, *, format: str, version: int, shape: Any = Any) -> dict[str, Any]:
+    """Return one of our own JSON files after checking its "format", "version" and shape (shapes.py);
+    UserError otherwise.
+    """
     value = read_json_object(path)
     found = (value.get("format"), value.get("version"))
     if found != (format, version):
@@ -71,6 +104,7 @@ def read_versioned(path: Path, *, format: str, version: int) -> dict[str, Any]:
             f"{path} has format {found[0]!r} version {found[1]!r}, expected {format!r} version {version!r}; "
             "make it again with this release"
         )
+    check_shape(value, shape, path, again="make it again with this release")
     return value
 
 
@@ -222,7 +256,7 @@ def text_lines(path: Path) -> Iterator[tuple[str, str]]:
                     yield f"{path}:{number}", line
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text near line {number + 1}; convert it with iconv") from None
-    except (EOFError, lzma.LZMAError, OSError) as error:
+    except (EOFError, lzma.LZMAError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise UserError(
@@ -233,10 +267,9 @@ def text_lines(path: Path) -> Iterator[tuple[str, str]]:
 def read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield ("FILE:LINE", value) of each line of JSON; UserError for a line that is none, as text_lines()."""
     for where, line in text_lines(path):
-        try:
-            yield where, json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where} is not JSON: {error.msg}; mend or remove the line") from None
+        with reading(where, again="mend or remove the line"):
+            value = parse_json(line)
+        yield where, value
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:

@@ -1,11 +1,14 @@
 """GGUF files read and written byte for byte, split ones put together, broken ones refused."""
 
+import struct
+
 import gguf
 import pytest
 from exporting import rewrite, split_in_two
 
 from vocabkit.errors import UserError
-from vocabkit.gguf.files import INT32, STRING, array, field, number, read_gguf, split_files, string
+from vocabkit.gguf.files import INT32, STRING, UINT32, array, field, number, read_gguf, split_files, string
+from vocabkit.gguf.model import open_gguf
 
 
 def test_a_file_written_again_is_the_same(small, tmp_path):
@@ -58,7 +61,7 @@ def test_broken_files_are_refused(small, tmp_path):
         "cut": (data[:-300], "truncated"),
         "magic": (b"GGML" + data[4:], "expected b'GGUF'"),
         "version": (data[:4] + b"\x09" + data[5:], "expected b'GGUF' version 2 or 3"),
-        "names": (data[:24] + b"\xff" * 200 + data[224:], "truncated|no valid GGUF header"),
+        "names": (data[:24] + b"\xff" * 200 + data[224:], "header needs|is not UTF-8|truncated"),
     }
     for name, (content, message) in cases.items():
         path = tmp_path / f"{name}.gguf"
@@ -67,6 +70,63 @@ def test_broken_files_are_refused(small, tmp_path):
             read_gguf(path)
     with pytest.raises(UserError, match="is missing"):
         read_gguf(tmp_path / "none.gguf")
+
+
+def test_a_layout_that_llama_cpp_refuses_is_refused(small, tmp_path):
+    """Each would give a file that no program opens, or one with the rows of another tensor."""
+    base = read_gguf(small / "base.gguf")
+    data = (small / "base.gguf").read_bytes()
+    start = min(tensor.start for tensor in base.tensors.values())
+
+    def made(tensors, *, fields=None, body=data[start:], alignment=base.alignment) -> bytes:
+        fields = list((base.fields if fields is None else fields).items())
+        head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(fields))
+        for key, value in fields:
+            head += string(key).data + struct.pack("<I", value.type) + value.data
+        for name, dims, kind, offset in tensors:
+            head += string(name).data + struct.pack(f"<I{len(dims)}Q", len(dims), *dims)
+            head += struct.pack("<IQ", kind, offset)
+        return head + bytes(-len(head) % alignment) + body
+
+    whole = [(t.name, t.dims, t.type, t.start - start) for t in base.tensors.values()]
+    first, *others = whole
+    name, dims, kind, offset = first
+    last = whole[-1]
+    cases = {
+        "at one place": ([(n, d, k, 0) for n, d, k, _ in whole], "starts at byte"),
+        "a byte later": ([(name, dims, kind, offset + 1), *others], "starts at byte"),
+        "inside another": ([first, (*others[0][:3], 32), *others[1:]], "starts at byte"),
+        "twice": ([*whole, first], f"'{name}' is there twice"),
+        "half as large": ([*whole[:-1], (last[0], (1,), last[2], last[3])], "its header describes"),
+        "larger": ([*whole[:-1], (last[0], (1 << 40,), last[2], last[3])], "truncated"),
+        "of type 999": ([(name, dims, 999, 0), *others], "has type 999"),
+        "of no rows": ([(name, (dims[0], 0), kind, 0), *others], "and dimensions"),
+        "of five dimensions": ([(name, (1, 1, 1, *dims), kind, 0), *others], "and dimensions"),
+    }
+    path = tmp_path / "m.gguf"
+    path.write_bytes(made(whole))
+    assert read_gguf(path).tensors.keys() == base.tensors.keys()
+    for name, (tensors, message) in cases.items():
+        path.write_bytes(made(tensors))
+        with pytest.raises(UserError, match=message):
+            print(name, read_gguf(path))
+    path.write_bytes(made([], body=b""))
+    with pytest.raises(UserError, match="has no tensor token_embd.weight"):
+        open_gguf(path)
+    path.write_bytes(made([("x", *first[1:]), *others]))
+    with pytest.raises(UserError, match="has no tensor token_embd.weight"):
+        open_gguf(path)
+    for alignment in (number(0, type=UINT32), number(24, type=UINT32), string("32")):
+        path.write_bytes(made(whole, fields=base.fields | {"general.alignment": alignment}))
+        with pytest.raises(UserError, match="expected a power of two"):
+            read_gguf(path)
+    path.write_bytes(data[:16] + struct.pack("<Q", len(base.fields) + 1) + string("general.name").data
+                     + struct.pack("<I", 8) + string("x").data + data[24:])  # fmt: skip
+    with pytest.raises(UserError, match="'general.name' is there twice"):
+        read_gguf(path)
+    path.write_bytes(data[:24] + string("a").data + struct.pack("<IIQ", 9, 8, 1 << 60) + data[24:])
+    with pytest.raises(UserError, match="truncated"):
+        read_gguf(path)
 
 
 def test_a_part_that_is_missing(small, tmp_path):

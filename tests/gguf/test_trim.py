@@ -13,7 +13,18 @@ import model_edit
 from vocabkit.errors import UserError
 from vocabkit.files import read_json, write_json
 from vocabkit.gguf.export import export_gguf
-from vocabkit.gguf.files import INT32, STRING, NewTensor, array, read_gguf, string, unchanged, write_gguf
+from vocabkit.gguf.files import (
+    INT32,
+    STRING,
+    UINT32,
+    NewTensor,
+    array,
+    number,
+    read_gguf,
+    string,
+    unchanged,
+    write_gguf,
+)
 from vocabkit.gguf.model import NEW_TO_OLD, open_gguf
 from vocabkit.gguf.trim import default_file, trim_gguf
 from vocabkit.gguf.verify import verify_gguf
@@ -101,8 +112,19 @@ def test_vocabularies_that_cannot_be_trimmed_are_refused(small, tmp_path):
             {GGML + "tokens": array(tokens[:-1], items=STRING), GGML + "token_type": None},
             "rows, the file",
         ),
-        "merge": ({GGML + "merges": array(["! zz"], items=STRING)}, "makes no token"),
+        "merge": ({GGML + "merges": array(["! zz"], items=STRING)}, "needs '!zz', no token"),
         "other": ({GGML + "mystery": per_token}, "mystery has an entry for each"),
+        "twice": (
+            {GGML + "tokens": array([*tokens[:-1], tokens[0]], items=STRING)},
+            "has the token '.*' twice",
+        ),
+        "bytes": (
+            {GGML + "tokens": array(["\udcff", *tokens[1:]], items=STRING)},
+            "is damaged .KeyError",
+        ),
+        "eos": ({GGML + "eos_token_id": string("5")}, "eos_token_id is '5', not of the type"),
+        "size": ({"qwen2.vocab_size": string("x")}, "qwen2.vocab_size is 'x', not of the type"),
+        "scalar": ({GGML + "token_type": number(0, type=UINT32)}, "token_type is 0, not of the type"),
     }
     for name, (fields, message) in cases.items():
         path = rewrite(small / "base.gguf", tmp_path / f"{name}.gguf", fields)

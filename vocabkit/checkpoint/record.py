@@ -4,16 +4,55 @@ Reads and writes that file: one JSON object with "format", "version" and the fie
 """
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from vocabkit.errors import UserError
 from vocabkit.files import read_versioned, write_json
+from vocabkit.shapes import check_shape
 
 EDIT_FILE = "vocab_edit.json"
 EDIT_FORMAT = ("vocab-edit", 1)
+TASKS = ("trimm_vocab", "extend_vocab")
+
+
+class Stage(TypedDict, total=False):
+    """A stage of finetune_qwen.py: what is read of it later."""
+
+    base_model: str
+    train_rows: str
+    finetune_layers: str
+    lora_rank: int | None
+    objective: str
+    steps: int
+    bits_per_byte_before: float | None
+    bits_per_byte_after: float | None
+
+
+class _Syllable(TypedDict):
+    syllable: str
+    merge: list[str]
+
+
+class _Keep(TypedDict):
+    source: str
+
+
+class _Init(TypedDict):
+    name: str
+
+
+# What the objects inside hold: only what is read again.
+_INSIDE: dict[str, Any] = {
+    "keep": _Keep | None,
+    "syllables": list[_Syllable] | None,
+    "init": _Init | None,
+    "training": list[Stage] | None,
+    "previous": dict[str, Any] | None,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +121,16 @@ class EditRecord:
         if lost or strange:
             what = f"has no {lost[0]!r}" if lost else f"has {strange[0]!r}, which is not known here"
             raise UserError(f"{path} {what}; make the folder again with this release")
-        if "previous" in given:
+        again = "make the folder again with this release"
+        for name, hint in (typing.get_type_hints(cls) | _INSIDE).items():
+            if name in given:
+                check_shape(given[name], hint, f"{path}: {name!r}", again=again)
+        if given["task"] not in TASKS:
+            raise UserError(f"{path}: 'task' is {given['task']!r}, expected {' or '.join(TASKS)}; {again}")
+        rows = given["base_vocab_size"]
+        if beyond := [old for old in given["new_to_old"] if old is not None and not 0 <= old < rows]:
+            raise UserError(f"{path}: 'new_to_old' names {beyond[0]} of {rows:,} rows of the base; {again}")
+        if given.get("previous") is not None:
             given["previous"] = cls._from_json(given["previous"], path)
         return cls(**given)
 

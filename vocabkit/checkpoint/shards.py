@@ -11,16 +11,18 @@ import json
 import math
 import os
 import struct
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 import numpy as np
 
-from vocabkit.errors import UserError
-from vocabkit.files import Progress, copy_file, copy_range, read_json_object, write_json
+from vocabkit.errors import UserError, reading
+from vocabkit.files import Progress, copy_file, copy_range, parse_json, read_json_object, write_json
+from vocabkit.shapes import check_shape
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -31,6 +33,7 @@ DTYPE_BITS = {
     "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
 
+MAX_DIMS = 64  # more than any tensor has: the product of a million takes minutes
 MAX_HEADER = 100 << 20  # bytes; the limit of the safetensors library
 ROW_BLOCK = 4 << 20  # bytes of source rows held at a time: larger ones leave the cache and cost new pages
 COPY_THREADS = 2  # one copies while another waits for the disk; more gain nothing
@@ -76,12 +79,27 @@ class Checkpoint:
         return [tensor for tensor in self.tensors.values() if tensor.file == file]
 
 
+class _Entry(TypedDict):
+    dtype: str
+    shape: list[int]
+    data_offsets: list[int]
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError(
+            f"{next(name for name, count in Counter(n for n, _ in pairs).items() if count > 1)!r} twice"
+        )
+    return found
+
+
 def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors of one file in the order of their bytes, and its metadata; UserError if it is
     damaged.
     """
     again = "download the file again"
-    try:
+    with reading(f"{path}: the safetensors header"):
         total = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -89,24 +107,23 @@ def read_header(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 raise UserError(
                     f"{path} has {total:,} bytes, its header claims {length:,}: truncated; {again}"
                 )
-            header = json.loads(file.read(length).decode("utf-8"))
-        metadata = header.pop("__metadata__", {})
+            header = parse_json(file.read(length).decode("utf-8"), object_pairs_hook=_without_doubles)
+        check_shape(header, dict[str, Any], path)
+        metadata = header.pop("__metadata__", None) or {}
+        check_shape(metadata, dict[str, str], f"{path}: __metadata__")
+        check_shape(header, dict[str, _Entry], path)
         tensors = {}
         for name, entry in header.items():
             start, end = entry["data_offsets"]
             shape = tuple(entry["shape"])
+            if len(shape) > MAX_DIMS or any(abs(size) >> 63 for size in shape):
+                raise UserError(f"{path}: {name} has {len(shape)} dimensions, up to {max(shape)}; {again}")
             bits = math.prod(shape) * DTYPE_BITS[entry["dtype"]]
             if min((start, end - start, *shape)) < 0 or bits != (end - start) * 8:
                 raise UserError(
-                    f"{path}: {name} has {end - start:,} bytes, {shape} needs {bits / 8:,.0f}; {again}"
+                    f"{path}: {name} has {end - start:,} bytes, {shape} needs {bits // 8:,}; {again}"
                 )
             tensors[name] = Tensor(name, path, entry["dtype"], shape, 8 + length + start, end - start)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; {again}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} has no valid safetensors header ({type(error).__name__}: {error}); {again}"
-        ) from None
     ordered = dict(sorted(tensors.items(), key=lambda item: (item[1].start, item[1].size)))
     end = 8 + length
     for tensor in ordered.values():
@@ -301,11 +318,11 @@ def header_bytes(tensors: Sequence[Tensor], metadata: Mapping[str, str]) -> byte
 
 def _write_index(source: Checkpoint, target: Path, vocab_size: int, vocabulary: Set[str]) -> None:
     index = read_json_object(source.files[0].with_name(INDEX))
-    metadata = index.setdefault("metadata", {})
+    metadata = index["metadata"] = index.get("metadata") or {}
     removed = 0  # parameters; bytes follow from the size of one
     for name in vocabulary:
         tensor = source.tensors[name]
-        metadata["total_size"] = metadata.get("total_size", source.size) - (
+        metadata["total_size"] = (metadata.get("total_size") or source.size) - (
             (tensor.shape[0] - vocab_size) * tensor.row_bytes
         )
         removed += (tensor.shape[0] - vocab_size) * math.prod(tensor.shape[1:])

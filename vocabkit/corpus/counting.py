@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 from tqdm import tqdm
@@ -55,6 +55,22 @@ class Sum:
     def take(self) -> Counter[str]:
         taken, self._counts = self._counts, Counter()
         return taken
+
+
+class _State(TypedDict):
+    vector: list[int] | dict[str, int]
+    positions: list[int | None]
+    documents: int
+    records: int
+    characters: int
+    bad: int
+    bad_examples: list[str]
+    notes: list[str]
+
+
+class _Saved(TypedDict):
+    run: dict[str, Any]
+    progress: _State
 
 
 @dataclass
@@ -263,7 +279,7 @@ def load_progress(path: Path, run: Mapping[str, Any]) -> Progress | None:
     """Return the progress of an earlier run of the same command, None if there was none."""
     if not path.exists():
         return None
-    saved = read_versioned(path, format=PROGRESS_FORMAT[0], version=PROGRESS_FORMAT[1])
+    saved = read_versioned(path, format=PROGRESS_FORMAT[0], version=PROGRESS_FORMAT[1], shape=_Saved)
     if saved["run"] != run:
         before, now = saved["run"], run
         key = next(key for key in now if before.get(key) != now[key])

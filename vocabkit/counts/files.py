@@ -5,18 +5,23 @@ Reads and writes .json, also .xz (reads .gz and .bz2 too).
 
 import hashlib
 import json
-import lzma
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from vocabkit.corpus.counting import Progress
-from vocabkit.errors import UserError
-from vocabkit.files import open_text, sha256_file, write_new_text
+from vocabkit.errors import UserError, reading
+from vocabkit.files import open_text, parse_json, sha256_file, write_new_text
+from vocabkit.shapes import check_shape
 
 COUNTS_FORMAT = ("token-counts", 1)
+
+
+class _Counts(TypedDict):
+    tokenizer_sha256: str
+    counts: dict[str, int]
 
 
 def counts_about(progress: Progress, *, corpus: Sequence[str]) -> tuple[dict[int, int], dict[str, Any]]:
@@ -53,18 +58,17 @@ def read_counts(path: Path, *, tokenizer_sha256: str) -> tuple[dict[int, int], d
 
     Raises UserError for counts of another tokenizer and for a file that holds none.
     """
-    try:
-        with open_text(path) as file:
-            value = json.load(file)
-    except (json.JSONDecodeError, UnicodeDecodeError, EOFError, lzma.LZMAError) as error:
-        raise UserError(f"{path} is damaged ({error}); count again: build_vocab.py --count_only") from None
+    again = "count again: build_vocab.py --count_only"
+    with reading(path, again=again), open_text(path) as file:
+        value = parse_json(file.read())
     about: dict[str, Any] = {}
     if isinstance(value, dict) and "format" in value:
         if (value["format"], value.get("version")) != COUNTS_FORMAT:
             raise UserError(
                 f"{path} has format {value['format']!r} version {value.get('version')!r}, expected "
-                f"{COUNTS_FORMAT[0]!r} version {COUNTS_FORMAT[1]}; count again: build_vocab.py --count_only"
+                f"{COUNTS_FORMAT[0]!r} version {COUNTS_FORMAT[1]}; {again}"
             )
+        check_shape(value, _Counts, path, again=again)
         if value["tokenizer_sha256"] != tokenizer_sha256:
             raise UserError(
                 f"{path} counts the ids of tokenizer {value['tokenizer_sha256'][:12]}…, the model "
@@ -72,7 +76,6 @@ def read_counts(path: Path, *, tokenizer_sha256: str) -> tuple[dict[int, int], d
             )
         about = {key: value[key] for key in ("corpus", "documents", "bad_records", "notes") if key in value}
         value = value["counts"]
-    try:
-        return {int(token_id): int(count) for token_id, count in value.items()}, about
-    except (AttributeError, ValueError, TypeError):
-        raise UserError(f'{path} holds no counts; expected {{"token id": count}}') from None
+    check_shape(value, dict[str, int], path, again=f'expected {{"token id": count}}; {again}')
+    with reading(path, again=again):
+        return {int(token_id): count for token_id, count in value.items()}, about

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabkit.errors import UserError
-from vocabkit.files import copy_file, inside, read_json, read_json_object, write_json
+from vocabkit.files import copy_file, inside, read_json, read_json_object, read_text, write_json
 from vocabkit.tokenizer import bpe, spm
 from vocabkit.tokenizer.settings import (
     LEFT_OUT_NAMES,
@@ -100,7 +100,7 @@ def _write_vocab(path: Path, target: Path, tokenizer: TokenizerJson, plan: Plan)
 
 def _write_merges(path: Path, target: Path, tokenizer: TokenizerJson, plan: Plan) -> None:
     """Filter merges.txt; only its first line may be a comment, later lines that begin with # are merges."""
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = read_text(path).split("\n")
     head = lines[:1] if lines[0].startswith("#version") else []
     body = [line for line in lines[len(head) :] if line]
     if [line.rstrip("\r") for line in body] != [" ".join(merge) for merge in tokenizer.merges]:

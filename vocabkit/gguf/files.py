@@ -16,13 +16,13 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
 from vocabkit.checkpoint.shards import Tensor as RowTensor
 from vocabkit.checkpoint.shards import read_rows, write_all, write_zeros
-from vocabkit.errors import UserError
+from vocabkit.errors import UserError, reading
 from vocabkit.files import Progress, copy_range
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
@@ -36,7 +36,9 @@ WIDE = {10: "Q", 11: "q", 12: "d"}
 UINT32, INT32, FLOAT32, BOOL = 4, 5, 6, 7
 
 ALIGNMENT, DEFAULT_ALIGNMENT = "general.alignment", 32
+MAX_DIMS = 4  # GGML_MAX_DIMS
 
+T = TypeVar("T")
 SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
 
@@ -161,18 +163,33 @@ class _Header:
         return self._data[self.at - size : self.at]
 
     def _skip(self, size: int) -> None:
+        self._check(size)
+        self.at += size
+
+    def _check(self, size: int) -> None:
         if size > len(self._data) - self.at:
             raise UserError(
                 f"{self.path} has {len(self._data):,} bytes, its header needs {size:,} more at byte "
                 f"{self.at:,}: truncated; download the file again"
             )
-        self.at += size
 
     def unpack(self, code: str) -> Any:
         return struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))[0]
 
     def name(self) -> str:
         return self.take(self.unpack("Q")).decode("utf-8")
+
+    def add(self, found: dict[str, T], name: str, read: Callable[[], T]) -> None:
+        """Read what belongs to a name; UserError for a name that was there already."""
+        if name in found:
+            raise _damaged(self.path, f"{name!r} is there twice")
+        found[name] = read()
+
+    def place(self) -> tuple[tuple[int, ...], int, int]:
+        """Dimensions, type and offset of a tensor."""
+        count = self.unpack("I")
+        dims = struct.unpack(f"<{count}Q", self.take(8 * count))
+        return dims, self.unpack("I"), self.unpack("Q")
 
     def field(self) -> Field:
         kind, start = self.unpack("I"), self.at
@@ -183,6 +200,7 @@ class _Header:
             self._skip(struct.calcsize("<" + _code(kind)))
         else:
             items, count = struct.unpack("<IQ", self.take(12))
+            self._check(count)  # each item is a byte at least: nobody counts to 2 ** 60
             if items == STRING:
                 self._skip_strings(count)
             else:
@@ -196,12 +214,16 @@ class _Header:
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """Read the header of one file; UserError if it is damaged or of an unknown version."""
+    """Read the header of one file; UserError if it is damaged or of an unknown version.
+
+    What is asked of the layout is what llama.cpp asks (gguf.cpp): no key and no tensor twice, tensors one
+    after another in the order in which they are named, each aligned; and nothing of the file is left over.
+    """
     sizes = {int(kind): size for kind, size in import_gguf().GGML_QUANT_SIZES.items()}
     if not path.is_file():
         raise UserError(f"{path} is missing; give a GGUF file, or the first of a split one")
     total = path.stat().st_size
-    with path.open("rb") as file, _mapped(file, total) as mapped:
+    with reading(path), path.open("rb") as file, _mapped(file, total) as mapped:
         header = _Header(path, mapped)
         magic, version = header.take(4), header.unpack("I")
         if magic != MAGIC or version not in VERSIONS:
@@ -210,33 +232,45 @@ def read_gguf(path: Path) -> GgufFile:
                 "give a GGUF file"
             )
         n_tensors, n_fields = header.unpack("Q"), header.unpack("Q")
-        try:
-            fields = {header.name(): header.field() for _ in range(n_fields)}
-            alignment = fields[ALIGNMENT].value() if ALIGNMENT in fields else DEFAULT_ALIGNMENT
-            found = []
-            for _ in range(n_tensors):
-                name, dims = header.name(), header.unpack("I")
-                shape = tuple(header.unpack("Q") for _ in range(dims))
-                found.append((name, shape, header.unpack("I"), header.unpack("Q")))
-            data = -(-header.at // alignment) * alignment
-            tensors = {}
-            for name, shape, kind, offset in found:
-                block, size = sizes[kind]
-                if not shape or shape[0] % block:
-                    raise ValueError(f"{name} has rows of {shape[:1]} values, blocks of {block}")
-                length = math.prod(shape) // block * size
-                tensors[name] = GgufTensor(name, path, shape, kind, data + offset, length)
-        except (KeyError, ValueError, struct.error, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{path} has no valid GGUF header ({type(error).__name__}: {error}); download the file again"
-            ) from None
-    for tensor in tensors.values():
-        if tensor.start + tensor.size > total:
-            raise UserError(
-                f"{path} has {total:,} bytes, {tensor.name} ends at byte {tensor.start + tensor.size:,}: "
-                "truncated; download the file again"
+        fields: dict[str, Field] = {}
+        for _ in range(n_fields):
+            header.add(fields, header.name(), header.field)
+        alignment = fields[ALIGNMENT].value() if ALIGNMENT in fields else DEFAULT_ALIGNMENT
+        if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
+            raise _damaged(path, f"{ALIGNMENT} is {alignment!r}, expected a power of two")
+        found: dict[str, tuple[tuple[int, ...], int, int]] = {}
+        for _ in range(n_tensors):
+            header.add(found, header.name(), header.place)
+        start = header.at + -header.at % alignment
+    tensors, end = {}, 0
+    for name, (dims, kind, offset) in found.items():
+        if (
+            not 1 <= len(dims) <= MAX_DIMS
+            or not all(0 < size < 1 << 63 for size in dims)
+            or kind not in sizes
+        ):
+            raise _damaged(path, f"{name!r} has type {kind} and dimensions {dims}")
+        block, size = sizes[kind]
+        if dims[0] % block:
+            raise _damaged(
+                path, f"{name!r} has rows of {dims[0]:,} values, of type {kind} they are {block} each"
             )
+        if offset != end:
+            raise _damaged(path, f"{name!r} starts at byte {start + offset:,}, expected {start + end:,}")
+        length = math.prod(dims) // block * size
+        tensors[name] = GgufTensor(name, path, dims, kind, start + offset, length)
+        end += length + -length % alignment
+        if start + offset + length > total:
+            raise _damaged(
+                path, f"it has {total:,} bytes, {name!r} ends at {start + offset + length:,}: truncated"
+            )
+    if tensors and total > start + end:
+        raise _damaged(path, f"it has {total:,} bytes, its header describes {start + end:,}")
     return GgufFile(path, version, fields, tensors, alignment)
+
+
+def _damaged(path: Path, what: str) -> UserError:
+    return UserError(f"{path}: {what}; download the file again")
 
 
 def _mapped(file: IO[bytes], size: int) -> contextlib.AbstractContextManager[mmap.mmap | bytes]:

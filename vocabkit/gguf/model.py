@@ -3,15 +3,35 @@
 Reads the header of a file or of all parts of a split one; writes nothing.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from vocabkit.errors import UserError
-from vocabkit.gguf.files import Field, GgufFile, GgufTensor, read_gguf, split_files
-from vocabkit.gguf.vocab import CHAT_TEMPLATE, CONTROL, GGML, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from vocabkit.errors import UserError, reading
+from vocabkit.gguf.files import (
+    FLOAT32,
+    INT32,
+    STRING,
+    UINT32,
+    Field,
+    GgufFile,
+    GgufTensor,
+    read_gguf,
+    split_files,
+)
+from vocabkit.gguf.vocab import (
+    CHAT_TEMPLATE,
+    CONTROL,
+    GGML,
+    NORMAL,
+    SUPPRESS,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+)
 from vocabkit.tokenizer import bpe, spm
 from vocabkit.tokenizer.tokenizer_json import BYTE_FALLBACK_BPE, BYTE_LEVEL_BPE, TokenizerJson
 
@@ -71,7 +91,39 @@ def open_gguf(path: Path, files: Sequence[Path] | None = None) -> GgufModel:
     files: its parts where they do not have their names yet.
     """
     parts = [read_gguf(file) for file in files or split_files(path)]
+    with reading(path):
+        return _model(path, parts)
+
+
+# What fields hold, by the end of their keys; a number alone, or items of an array.
+WHOLE = (UINT32, INT32)
+KINDS: dict[str, tuple[int, ...]] = {
+    GGML + "model": (STRING,), CHAT_TEMPLATE: (STRING,), "_token_id": WHOLE, ".vocab_size": (*WHOLE, 10, 11),
+}  # fmt: skip
+KINDS_OF_ITEMS: dict[str, tuple[int, ...]] = {
+    GGML + "tokens": (STRING,), GGML + "merges": (STRING,), GGML + "token_type": WHOLE, SUPPRESS: WHOLE,
+    GGML + "scores": (FLOAT32,), "_token_ids": WHOLE, NEW_TO_OLD: WHOLE,
+}  # fmt: skip
+
+
+def _check_kinds(path: Path, fields: Mapping[str, Field]) -> None:
+    """Raise UserError for a field that is read here and has another type than llama.cpp writes."""
+    for key, field in fields.items():
+        for ends, of_items in ((KINDS, False), (KINDS_OF_ITEMS, True)):
+            for end, allowed in ends.items():
+                kind = field.items if of_items else field.type
+                if key.endswith(end) and kind not in allowed:
+                    shown = (
+                        repr(field.value())[:60] if field.items is None else f"an array of type {field.items}"
+                    )
+                    raise UserError(
+                        f"{path}: {key} is {shown}, not of the type it must have; export the model again"
+                    )
+
+
+def _model(path: Path, parts: list[GgufFile]) -> GgufModel:
     fields = parts[0].fields
+    _check_kinds(path, fields)
     kind = fields[GGML + "model"].value() if GGML + "model" in fields else None
     if kind not in FAMILIES or GGML + "tokens" not in fields:
         raise UserError(
@@ -82,13 +134,21 @@ def open_gguf(path: Path, files: Sequence[Path] | None = None) -> GgufModel:
     types = _list(fields, "token_type", len(tokens), path) or [NORMAL] * len(tokens)
     scores = _list(fields, "scores", len(tokens), path) or [0.0] * len(tokens)
     merges = fields[GGML + "merges"].value() if kind == "gpt2" and GGML + "merges" in fields else []
+    names = [name for part in parts for name in part.tensors]
+    if len(set(names)) < len(names) or MATRICES[0] not in names:
+        twice = next((name for name, count in Counter(names).items() if count > 1), None)
+        what = f"has {twice!r} in two of its parts" if twice else f"has no tensor {MATRICES[0]}"
+        raise UserError(f"{path} {what}: it is no whole model; download it again")
     for tensor in (part.tensors[name] for part in parts for name in MATRICES if name in part.tensors):
         if tensor.rows != len(tokens):
             raise UserError(
                 f"{tensor.file}: {tensor.name} has {tensor.rows:,} rows, the file {len(tokens):,} tokens; "
                 "this file is damaged or of an unknown kind"
             )
+    if twice := next((t for t, count in Counter(tokens).items() if count > 1 and t), None):
+        raise UserError(f"{path} has the token {twice!r} twice, which llama.cpp refuses; export it again")
     tokenizer = _as_tokenizer(path, FAMILIES[kind], tokens, types, merges)
+    _ = tokenizer.token_bytes  # a token outside the byte alphabet, or of bytes that are no text, raises here
     return GgufModel(path, parts, tokenizer, types, scores)
 
 
@@ -118,10 +178,10 @@ def _as_tokenizer(
     data = {"added_tokens": added, "model": {"unk_token": unknown}}
     pairs = [bpe.parse_merge(merge) for merge in merges]
     for left, right in pairs:
-        if left + right not in vocab:
+        if lost := [part for part in (left + right, left, right) if part not in vocab]:
             raise UserError(
-                f"{path}: the merge {left!r} {right!r} makes no token, expected {left + right!r}; with such "
-                "merges llama.cpp loses text: export the model again"
+                f"{path}: the merge {left!r} {right!r} needs {lost[0]!r}, no token; with such merges "
+                "llama.cpp loses text: export the model again"
             )
     return TokenizerJson(path, data, family, vocab, {e["content"]: e["id"] for e in added}, pairs)
 

@@ -23,7 +23,6 @@ from vocabkit.gguf.files import (
     INT32,
     SPLIT,
     STRING,
-    UINT32,
     Field,
     GgufTensor,
     NewTensor,
@@ -139,7 +138,7 @@ def _choose(source: GgufModel, keep_paths: Sequence[Path]) -> tuple[set[int], di
 
 def _plan(source: GgufModel, ids: Iterable[int], *, allow_all_bytes: bool) -> Plan:
     """Return the plan: as for a folder, but no padding rows, since nothing would keep a sampler from them."""
-    named = {field.value() for key, field in source.fields.items() if _is_id(key, field)}
+    named = {field.value() for key, field in source.fields.items() if _is_id(key)}
     kept = {at for at, kind in enumerate(source.types) if kind not in (NORMAL, UNUSED)}
     plan = make_plan(
         source.tokenizer,
@@ -161,13 +160,9 @@ def _trimmed(tensor: GgufTensor, plan: Plan) -> NewTensor:
     return unchanged(tensor)
 
 
-def _is_id(key: str, field: Field) -> bool:
-    """Whether a field names a token; UserError if llama.cpp would not read it as one."""
-    if not (key.startswith(GGML) and key.endswith("_token_id")):
-        return False
-    if field.type not in (UINT32, INT32):
-        raise UserError(f"{key} is {field.value()!r}, expected a token id of 32 bits; export the model again")
-    return True
+def _is_id(key: str) -> bool:
+    """Whether a field names a token."""
+    return key.startswith(GGML) and key.endswith("_token_id")
 
 
 def new_fields(source: GgufModel, plan: Plan) -> dict[str, Field]:
@@ -197,7 +192,7 @@ def new_fields(source: GgufModel, plan: Plan) -> dict[str, Field]:
             field = array([merges[at] for at in at_of], items=STRING)
         elif key == "tokenizer.huggingface.json":
             continue  # the whole tokenizer.json once more, with the old ids
-        elif _is_id(key, field):
+        elif _is_id(key):
             value = field.value()
             if value not in old_to_new:
                 continue  # names a padding row, or nothing: llama.cpp takes its own default for none

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabkit.checkpoint.record import EditRecord
-from vocabkit.files import read_json_object, sha256_file
+from vocabkit.files import read_json_object, read_text, sha256_file
 from vocabkit.tokenizer.bpe import text_for_people
 from vocabkit.tokenizer.settings import vocab_size_of
 from vocabkit.tokenizer.tokenizer_json import UNIGRAM, TokenizerJson, leaves, read_tokenizer_json
@@ -298,7 +298,7 @@ def _beside(folder: Path) -> dict[str, Any]:
     template = folder / "chat_template.jinja"
     found: dict[str, Any] = {"chat_template": settings.get("chat_template")}
     if template.is_file():
-        found["chat_template"] = template.read_text(encoding="utf-8")
+        found["chat_template"] = read_text(template)
     for name in CHAT_FIELDS:  # absent, null and false mean the same
         value = settings.get(name) or None
         found[name] = value.get("content") if isinstance(value, Mapping) else value

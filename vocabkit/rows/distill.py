@@ -32,7 +32,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -41,7 +41,8 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from vocabkit.checkpoint.numbers import RowStats
-from vocabkit.errors import UserError
+from vocabkit.errors import UserError, reading
+from vocabkit.files import parse_json
 from vocabkit.models.split_rows import clamp_norms_
 from vocabkit.models.word_model import Rows, WordModel, copy_rows, load_word_model
 from vocabkit.outputs import new_file
@@ -49,6 +50,7 @@ from vocabkit.rows.contexts import Context
 from vocabkit.rows.elsewhere import OtherTexts
 from vocabkit.rows.leak import Guarded, Places, guard, read_places
 from vocabkit.rows.lessons import Settings, Teacher
+from vocabkit.shapes import check_shape
 
 STATE_FORMAT = ("vocabkit-distill", "1")
 SAVE_EVERY = 60.0  # seconds
@@ -226,6 +228,11 @@ def _fingerprint(
     return digest.hexdigest()
 
 
+class _Told(TypedDict):
+    steps: int
+    before: dict[str, float]
+
+
 def _load_state(path: Path, run: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
     """Return the state that a file holds, None if there is no file; UserError if it is another call's."""
     if not path.exists():
@@ -241,4 +248,8 @@ def _load_state(path: Path, run: str) -> tuple[dict[str, torch.Tensor], dict[str
             f"{path} is the state of another run (model, words, contexts, seed or settings differ: "
             f"{str(metadata.get('run'))[:12]}, now {run[:12]}); remove it to start anew: rm {path}"
         )
-    return tensors, json.loads(metadata["told"])
+    again = f"remove it to start anew: rm {path}"
+    with reading(path, again=again):
+        told = parse_json(metadata["told"])
+        check_shape(told, _Told, path, again=again)
+    return tensors, told

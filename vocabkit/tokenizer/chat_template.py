@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabkit.errors import UserError, one_line
-from vocabkit.files import read_json_object
+from vocabkit.files import read_json_object, read_text
 from vocabkit.tokenizer import render as renderer
 
 Message = dict[str, str]  # {"role": "user", "content": "…"}, as chat templates take them
@@ -41,10 +41,7 @@ def read_template(folder: Path) -> str | None:
     """
     path, template = folder / "chat_template.jinja", None
     if path.is_file():
-        try:
-            template = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not UTF-8 text (byte {error.start}); download it again") from None
+        template = read_text(path)
     else:
         path = folder / "tokenizer_config.json"
         template = _settings(folder).get("chat_template")

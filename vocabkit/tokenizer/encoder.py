@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vocabkit.errors import UserError
+from vocabkit.errors import UserError, is_panic
 from vocabkit.tokenizer import bpe
 from vocabkit.tokenizer.bpe import byte_level_token
 from vocabkit.tokenizer.tokenizer_json import BYTE_LEVEL_BPE, TokenizerJson
@@ -69,7 +69,9 @@ def load_encoder(folder: Path) -> "tokenizers.Tokenizer":
     path = folder / "tokenizer.json"
     try:
         encoder = tokenizers.Tokenizer.from_buffer(path.read_bytes())  # takes no names but UTF-8
-    except Exception as error:  # the library raises bare Exception
+    except BaseException as error:  # the library raises bare Exception, or panics
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         raise UserError(f"{path} is refused by tokenizers: {error}; download the file again") from None
     return _bare(encoder)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vocabkit.errors import UserError
+from vocabkit.errors import UserError, reading
 from vocabkit.tokenizer.bpe import byte_fallback_value
 
 NAMES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
@@ -29,7 +29,8 @@ def read_spm(path: Path) -> Any:
         ) from None
     model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     try:
-        model.ParseFromString(path.read_bytes())
+        with reading(path):
+            model.ParseFromString(path.read_bytes())
     except DecodeError:
         raise UserError(
             f"{path} is not a SentencePiece model; download it again, or remove it if nothing uses it"

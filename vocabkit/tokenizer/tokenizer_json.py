@@ -13,10 +13,11 @@ from json.encoder import encode_basestring  # type: ignore[attr-defined]
 from pathlib import Path
 from typing import Any
 
-from vocabkit.errors import UserError
+from vocabkit.errors import UserError, reading
 from vocabkit.files import read_json_object
 from vocabkit.tokenizer import bpe, unigram
 from vocabkit.tokenizer.bpe import text_for_people
+from vocabkit.tokenizer.charsmap import check_charsmap
 
 BYTE_LEVEL_BPE = "byte-level BPE"
 BYTE_FALLBACK_BPE = "SentencePiece-style BPE with byte fallback"
@@ -260,12 +261,8 @@ def read_tokenizer_json(folder: Path) -> TokenizerJson:
             f"A.from_pretrained('{folder}').save_pretrained('{folder}')\""
         )
     data = read_json_object(path)
-    try:
+    with reading(path):
         return _checked(path, data)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise UserError(
-            f"{path} is damaged ({type(error).__name__}: {error}); download the file again"
-        ) from error
 
 
 def _refuse(path: Path, what: str, *, found: object, expected: str) -> UserError:
@@ -319,6 +316,9 @@ def _checked(path: Path, data: dict[str, Any]) -> TokenizerJson:
             raise _refuse(
                 path, "post_processor", found=processor["type"], expected="ByteLevel or TemplateProcessing"
             )
+    for part in leaves(data.get("normalizer")):
+        if part["type"] == "Precompiled":
+            check_charsmap(part["precompiled_charsmap"])
     added = {token["content"]: token["id"] for token in data["added_tokens"]}
     tokenizer = TokenizerJson(path, data, family, vocab, added, merges)
     _check_ids(tokenizer)

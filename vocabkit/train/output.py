@@ -11,13 +11,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from vocabkit.checkpoint.card import write_model_card
 from vocabkit.checkpoint.numbers import as_stored
-from vocabkit.checkpoint.record import EDIT_FILE, EditRecord, base_name
+from vocabkit.checkpoint.record import EDIT_FILE, EditRecord, Stage, base_name
 from vocabkit.checkpoint.shards import (
     Checkpoint,
     Tensor,
@@ -167,7 +167,12 @@ def _earlier_stages(folder: Path) -> list[dict[str, Any]]:
     path = folder / TRAINING_FILE
     if not path.is_file():
         return []
-    return read_versioned(path, format=TRAINING_FORMAT[0], version=TRAINING_FORMAT[1])["training"]
+    name, version = TRAINING_FORMAT
+    return read_versioned(path, format=name, version=version, shape=_Training)["training"]
+
+
+class _Training(TypedDict):
+    training: list[Stage]
 
 
 TRAINED = """{head}
@@ -208,13 +213,16 @@ def write_trained_card(
 ) -> None:
     """Write FOLDER/README.md of a trained folder; record: of its vocabulary, if that was ever edited."""
     rows = []
-    for number, stage in enumerate(stages, 1):
-        layers = stage["finetune_layers"] + (f", LoRA {stage['lora_rank']}" if stage["lora_rank"] else "")
+    for number, told in enumerate(stages, 1):
+        stage = dict.fromkeys(Stage.__annotations__) | dict(told)  # an early stage lacks what came later
+        layers = str(stage["finetune_layers"]) + (
+            f", LoRA {stage['lora_rank']}" if stage["lora_rank"] else ""
+        )
         bits = [stage["bits_per_byte_before"], stage["bits_per_byte_after"]]
         shown = " → ".join(f"{value:.4f}" for value in bits) if None not in bits else "not measured"
-        cells = [number, stage["train_rows"], layers, stage["objective"], f"{stage['steps']:,}", shown]
+        cells = [number, stage["train_rows"], layers, stage["objective"], f"{stage['steps'] or 0:,}", shown]
         rows.append("| " + " | ".join(map(str, cells)) + " |")
-    base = record.base_model if record else str(stages[0]["base_model"])
+    base = record.base_model if record else str(stages[0].get("base_model"))
     before, before_vi = EDITED[record.task] if record else (None, None)
     write_model_card(
         folder,

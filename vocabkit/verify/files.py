@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vocabkit.checkpoint.record import EDIT_FILE
 from vocabkit.errors import UserError
-from vocabkit.files import read_json, read_json_object
+from vocabkit.files import read_json, read_json_object, read_text
 from vocabkit.tokenizer import spm
 from vocabkit.tokenizer.settings import collect_ids, read_spm_models, settings_files
 from vocabkit.tokenizer.tokenizer_json import TokenizerJson
@@ -66,7 +66,7 @@ def _disagreements(out: Path, tokenizer: TokenizerJson) -> Iterator[str]:
             if name == "vocab.json":
                 yield from (f"{name} lacks {token!r}" for token in tokenizer.vocab.keys() - listed.keys())
     if (out / "merges.txt").is_file():
-        lines = (out / "merges.txt").read_text(encoding="utf-8").split("\n")
+        lines = read_text(out / "merges.txt").split("\n")
         body = [line for line in lines[lines[0].startswith("#version") :] if line]
         if body != [" ".join(merge) for merge in tokenizer.merges]:
             yield f"merges.txt has {len(body)} merges, not the {len(tokenizer.merges)} of tokenizer.json"

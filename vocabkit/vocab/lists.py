@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vocabkit.errors import UserError
+from vocabkit.errors import UserError, reading
 from vocabkit.files import (
     DATA,
     read_json,
     read_json_object,
     read_jsonl,
+    read_text,
     text_lines,
     write_json,
     write_jsonl,
@@ -181,7 +182,7 @@ def read_keep(
                     f"{tokenizer.fingerprint()[:12]}…; make a list for it with build_vocab.py"
                 )
         for file in _files_of(path):
-            digest.update(_read_text(file).encode("utf-8"))
+            digest.update(read_text(file, again="save the file as UTF-8").encode("utf-8"))
             for where, token_id, row_text in _entries(file):
                 if token_id not in token_bytes:
                     raise UserError(
@@ -218,13 +219,6 @@ def _files_of(path: Path) -> list[Path]:
     return files
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte {error.start} is not UTF-8 text; save the file as UTF-8") from None
-
-
 def _entries(path: Path) -> Iterator[tuple[str, int, str | None]]:
     """Yield (file:line, id, token text or None) of a list; UserError for a line that is none."""
     if path.suffix == ".json":
@@ -247,7 +241,9 @@ def _entries(path: Path) -> Iterator[tuple[str, int, str | None]]:
         if line and not (line.isascii() and line.isdigit()):
             raise UserError(f"{where}: {line!r} is no token id; write one number per line")
         if line:
-            yield where, int(line), None
+            with reading(where, again="write one number per line"):
+                token_id = int(line)
+            yield where, token_id, None
 
 
 def _is_id(value: Any) -> bool:

@@ -18,13 +18,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 from vocabkit.checkpoint.folder import DOCUMENT_ENDS
 from vocabkit.corpus.files import Source, find_sources, print_note, read_blocks
 from vocabkit.corpus.records import HUB, STDIN, TEXT, BadRecord, parse_rows
 from vocabkit.corpus.streams import Notes
-from vocabkit.errors import UserError
+from vocabkit.errors import UserError, reading
 from vocabkit.files import read_versioned, sha256_file, write_json
 from vocabkit.outputs import new_directory
 from vocabkit.train.data.chat_mask import encode_chat
@@ -49,6 +49,19 @@ class Report:
     no_assistant: int = 0  # of the bad ones
     too_long: int = 0  # conversations of more tokens than the context
     unread: dict[str, list[Any]] = field(default_factory=dict)  # column: [rows, "FILE:LINE" of the first]
+
+
+class _Reported(TypedDict):
+    rows: int
+    bad: int
+    shown: list[str]
+    no_assistant: int
+    too_long: int
+    unread: dict[str, list[Any]]
+
+
+class _About(TypedDict):
+    report: _Reported
 
 
 def split_weight(name: str) -> tuple[str, float]:
@@ -226,10 +239,11 @@ def _rows_of(
                 for batch in batches():
                     writer.write_batch(batch)
             write_json(part / ABOUT, {**about, "report": vars(report)})
-    found = read_versioned(folder / ABOUT, format=FORMAT, version=VERSION)
+    found = read_versioned(folder / ABOUT, format=FORMAT, version=VERSION, shape=_About)
     if {name: found.get(name) for name in about} != about:
         raise UserError(f"{folder} was made from other data than its name says; remove it: rm -r {folder}")
-    return datasets.Dataset.from_file(str(folder / ROWS)), Report(**found["report"])
+    with reading(folder, again=f"remove it: rm -r {folder}"):
+        return datasets.Dataset.from_file(str(folder / ROWS)), Report(**found["report"])
 
 
 def _description(tokenizer: Any) -> str:

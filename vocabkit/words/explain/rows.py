@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vocabkit.errors import UserError
-from vocabkit.files import text_lines
+from vocabkit.errors import UserError, described
+from vocabkit.files import parse_json, text_lines
 from vocabkit.text.unicode import nfc
 from vocabkit.tokenizer.encoder import encoded
 from vocabkit.vocab.word_list import text_of
@@ -212,9 +212,11 @@ def read_explanations(path: Path) -> list[Any]:
     rows: list[Any] = []
     for _, line in text_lines(path):
         try:
-            rows.append(json.loads(line))
+            rows.append(parse_json(line))
         except json.JSONDecodeError as error:
             rows.append(Unreadable(f"is not JSON: {error.msg}, at character {error.pos + 1}"))
+        except (ValueError, RecursionError) as error:
+            rows.append(Unreadable(described(error, "it")))
     if not rows:
         raise UserError(f'{path} holds no row; give rows such as {{"word": "thời▁gian", "en": ["time"], …}}')
     return rows

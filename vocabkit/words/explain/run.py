@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from vocabkit.errors import UserError, one_line
-from vocabkit.files import DATA, sha256_file, write_jsonl
+from vocabkit.errors import DAMAGE, UserError, one_line
+from vocabkit.files import DATA, parse_json, sha256_file, write_jsonl
 from vocabkit.outputs import Part, publication
 from vocabkit.vocab.word_list import text_of
 from vocabkit.words.explain.rows import check_explanations, read_explanations
@@ -47,9 +47,9 @@ class AnswerLog:
         whole, newline, _ = self.path.read_bytes().rpartition(b"\n")
         lines = whole.decode("utf-8", errors="replace").split("\n")
         try:
-            found, *items = map(json.loads, lines if newline else [])
+            found, *items = map(parse_json, lines if newline else [])
             self.done = {(item.get("row") or item)["word"]: item for item in items}
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except DAMAGE:
             if not newline:
                 return 0  # killed before the first line was whole
             raise UserError(
