@@ -39,6 +39,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--thorough: the 2,000 inputs of tests/hostile/test_fuzz.py instead of some hundred."""
+    parser.addoption("--thorough", action="store_true", help="2,000 damaged files instead of a few")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs real files by the fixtures that it asks for."""
     for item in items:

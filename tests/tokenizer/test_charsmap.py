@@ -1,4 +1,4 @@
-"""vocabkit/tokenizer/charsmap.py: a normalizer's table that leads outside is refused, and no library panics."""
+"""vocabkit/tokenizer/charsmap.py: a table that leads outside is refused, and no library panics."""
 
 import base64
 import random

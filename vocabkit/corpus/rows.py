@@ -236,19 +236,22 @@ def _pyarrow(path: str) -> Any:
 
 @contextlib.contextmanager
 def _table_errors(path: str, kind: str) -> Iterator[None]:
-    import pyarrow as pa
-
     try:
         yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # what pyarrow makes of damaged bytes: a dozen unrelated types
         raise UserError(f"{path} cannot be read as {kind}: {one_line(error)}; download it again") from None
 
 
 def _rows_of(pa: Any, batch: Any) -> Iterator[dict[str, Any]]:
     cells = []
     for values in batch.columns:
-        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-            values = values.cast(pa.large_binary())  # what is not UTF-8 spoils its own row only
+        if pa.types.is_string(values.type):
+            values = values.view(pa.binary())  # what is not UTF-8 spoils its own row only
+        elif pa.types.is_large_string(values.type):
+            values = values.view(pa.large_binary())
+        values.validate(full=True)  # else damaged offsets are followed, out of the file
         cells.append(map(_without_nulls, values.to_pylist()))
     for row in zip(*cells, strict=True):
         yield dict(zip(batch.schema.names, row, strict=True))

@@ -91,6 +91,12 @@ def _write_vocab(path: Path, target: Path, tokenizer: TokenizerJson, plan: Plan)
             )
         if old in plan.old_to_new:
             new_vocab[token] = plan.old_to_new[old]
+    if path.name == "vocab.json":
+        if lost := [t for t, old in tokenizer.vocab.items() if t not in new_vocab and old in plan.old_to_new]:
+            raise UserError(
+                f"{path} lacks {lost[0]!r} of tokenizer.json; the two files belong to different tokenizers: "
+                "download both again"
+            )
     if path.name == "vocab.json" and plan.merges:  # the same as in tokenizer.json
         new_vocab = tokenizer.extended_vocab(plan.old_to_new, plan.merges)
     if path.name == "added_tokens.json":
