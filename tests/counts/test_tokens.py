@@ -29,10 +29,19 @@ from counted import (
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import SENTENCES
-from tokenizers import Regex, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
 from vocabkit.counts import tokens
-from vocabkit.counts.tokens import END, ONE_WORD, ChunkCounter, Tally, TokenCounter, bordered, merge
+from vocabkit.counts.tokens import (
+    END,
+    ONE_WORD,
+    ChunkCounter,
+    Tally,
+    TokenCounter,
+    bordered,
+    count_in_windows,
+    merge,
+)
 from vocabkit.tokenizer.bpe import byte_level_token
 from vocabkit.tokenizer.encoder import GPT2, LLAMA3, QWEN2
 
@@ -141,6 +150,36 @@ def test_what_does_not_fit_is_counted_earlier(small, kind, max_entries):
         assert all(len(tally) <= max_entries for tally in tallies)
         assert chunks._pending_size <= 100 * max_entries and not chunks._texts_size
     assert (counter.take() == small(kind).direct(texts)).all()
+
+
+@pytest.mark.parametrize("kind", ["qwen", "llama3", "gemma"])
+def test_a_long_word_is_counted_in_windows_as_encoded_whole(small, kind):
+    """Whatever it is made of: merges that reach far, none at all, characters that bytes spell."""
+    opened, choose = small(kind), random.Random(1)
+    model = Tokenizer(opened.encoder.model)
+    model.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(" ")
+    size = opened.encoder.get_vocab_size()
+    for number in range(60):
+        made_of = choose.choice(["a", " ", "ab", "漢", "việt", "🙂", "กข", "thời gian", "".join(SENTENCES)])
+        if number % 2:
+            text = made_of * (1500 // len(made_of))
+        else:
+            text = "".join(choose.choices(made_of, k=1500))
+        word = text.replace(" ", "▁") if kind == "gemma" else byte_level_token(text.encode())
+        found = count_in_windows(model, word, size=size, window=choose.choice([40, 100, 300]))
+        assert found.tolist() == np.bincount(model.encode(word).ids, minlength=size).tolist(), (
+            kind,
+            text[:40],
+        )
+
+
+def test_long_lines_are_counted_as_encoded(small, monkeypatch):
+    monkeypatch.setattr(tokens, "LONG_WORD", 300)
+    monkeypatch.setattr(count_in_windows, "__kwdefaults__", {"window": 100})
+    for kind in ("qwen", "llama3", "gemma"):
+        opened = small(kind)
+        texts = ["a" * 2000, " " * 900, "漢" * 500 + " Việt", "xin chào " + "ab" * 700, "x" * 2000]
+        assert opened.count(texts).tolist() == opened.direct(texts).tolist()
 
 
 def test_a_tally_adds_up_equal_strings_and_is_full_of_many_or_of_long_ones():

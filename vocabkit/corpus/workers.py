@@ -3,6 +3,8 @@
 Reads and writes nothing: corpus/counting.py hands them blocks and asks for what they have counted.
 """
 
+import contextlib
+import ctypes
 import os
 import signal
 import threading
@@ -18,6 +20,7 @@ from vocabkit.corpus.lines import training_lines
 from vocabkit.corpus.records import Block, parse_block
 from vocabkit.errors import UserError
 
+M_MMAP_THRESHOLD, LARGE_BLOCK = -3, 8 << 20  # mallopt(3); bytes, more than a block of records takes
 QUEUED = 2  # blocks waiting for each worker: one being parsed, one ready
 SHOWN = 5  # bad records that are spelled out
 
@@ -59,6 +62,7 @@ class Workers:
     def __init__(
         self, count: int, make_counter: MakeCounter, *, text_field: str | None, training_only: bool = False
     ) -> None:
+        _return_large_blocks()
         # Not forked: reading threads may hold locks at that moment.
         self._pools = [
             ProcessPoolExecutor(
@@ -135,6 +139,7 @@ def _start_worker(text_field: str | None, training_only: bool) -> None:
     global _field, _training_only
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _return_large_blocks()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process a core already
     _field, _training_only = text_field, training_only
 
@@ -145,6 +150,12 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
+
+
+def _return_large_blocks() -> None:
+    """Have glibc give back at once what a long line took; it keeps freed blocks of up to 32 MiB otherwise."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 def _make_counter(make_counter: MakeCounter) -> None:

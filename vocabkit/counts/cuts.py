@@ -250,17 +250,25 @@ class Cutter:
 
     def _at_spaces(self, text: "_Bytes", begins: np.ndarray) -> np.ndarray:
         """Whether to cut before each byte since it is a space. begins: before which a text begins."""
-        space = text.bytes[1 : text.size + 1] == ord(" ")
+        found = text.bytes[1 : text.size + 1] == ord(" ")
         if not self._cuts.last:
-            return space & (text.bytes[: text.size] != ord(" "))
-        kinds = text.translated(KINDS, np.uint8)
-        blank_after = (kinds[2 : text.size + 2] == BLANKS) | begins[1:]
-        leads = np.flatnonzero(space & text.translated(LEADS)[2 : text.size + 2])
-        blank_after[leads[text.long_space_at(leads + 1)]] = True
+            found &= text.bytes[: text.size] != ord(" ")
+            return found
+        # In place, one array after the other: a text may be a line of many megabytes.
+        leads = np.flatnonzero(found & text.translated(LEADS)[2 : text.size + 2])
         # An added token ends what the expressions see: all the white space before it must stay together.
-        ink_before = (kinds[: text.size] != BLANKS) & (kinds[: text.size] != 0)
-        no_added_after = ~text.translated(self._added_starts)[2 : text.size + 2]
-        return space & ~blank_after & (ink_before | no_added_after)
+        may_cut = ~text.translated(self._added_starts)[2 : text.size + 2]
+        kinds = text.translated(KINDS, np.uint8)
+        ink_before = kinds[: text.size] != BLANKS
+        ink_before &= kinds[: text.size] != 0
+        may_cut |= ink_before
+        found &= may_cut
+        del may_cut, ink_before
+        blank_after = kinds[2 : text.size + 2] == BLANKS
+        blank_after |= begins[1:]
+        blank_after[leads[text.long_space_at(leads + 1)]] = True
+        found &= np.logical_not(blank_after, out=blank_after)
+        return found
 
     def _after_lines(self, text: "_Bytes") -> np.ndarray:
         """Where to cut since a line end comes before."""
@@ -282,8 +290,13 @@ class Cutter:
         """Where to cut since a word ends there, whatever surrounds the two characters; both are ASCII."""
         kinds = text.translated(KINDS, np.uint8)[1 : text.size + 1]
         first, second = kinds[:-1], kinds[1:]
-        ends = ((first == LETTER) | (first == DIGIT)) & (second != 0) & (first != second)
-        ends |= (first == OTHER) & (second == DIGIT)
+        ends = first == LETTER
+        ends |= first == DIGIT
+        ends &= second != 0
+        ends &= first != second
+        into_digits = first == OTHER
+        into_digits &= second == DIGIT
+        ends |= into_digits
         at = np.flatnonzero(ends) + 1
         pairs = text.bytes[at].astype(np.uint16) << 8 | text.bytes[at + 1]
         return at[~self._inside_added[pairs]]
@@ -297,7 +310,7 @@ class _Bytes:
 
     def __init__(self, buffer: Any, size: int) -> None:
         self.size = size
-        self._data = b"." + (buffer[:size].to_pybytes() if size else b"") + b"..."
+        self._data = b"".join([b".", memoryview(buffer)[:size] if size else b"", b"..."])
         self.bytes = np.frombuffer(self._data, np.uint8)
 
     def translated(self, table: bytes, kind: type = bool) -> np.ndarray:

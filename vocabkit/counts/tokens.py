@@ -42,6 +42,8 @@ ENTRY_BYTES = 40  # that each of them takes; fewer are held if they are longer
 PENDING = 1_000_000  # characters of texts that are cut together; also of such that are not cut
 SPLIT = 32_768  # chunks that are split together
 
+LONG_WORD = 1 << 17  # characters: a longer one is encoded in windows
+WINDOW = 1 << 16
 BATCH, BATCHES = 1024, 64  # words, chunks or documents that are encoded together; batches in one call
 BYTE_LEVEL = {byte: BYTE_TO_CHAR[byte] for byte in range(255)} | {255: " "}  # no UTF-8 has the byte 255
 
@@ -100,6 +102,7 @@ class Tally:
                 {"string": pyarrow.array([], "string"), "count": pyarrow.array([], "int64")}
             )
         self._tables, self._merged = [], None
+        pyarrow.default_memory_pool().release_unused()  # it would keep what long lines took
         return taken
 
 
@@ -261,7 +264,11 @@ class TokenCounter:
     def _encode(self) -> None:
         """Encode each different word and chunk once and add its ids as often as it was counted."""
         for batches, counts in _by_count(self._words):
-            lines = [self._line(batch) for batch in batches]
+            for batch, times in zip(batches, counts, strict=True):
+                for word in [word for word in batch if len(word) > LONG_WORD]:
+                    line = self._line([word])
+                    self._vector += times * count_in_windows(self._model, line, size=len(self._vector))
+            lines = [self._line([word for word in batch if len(word) <= LONG_WORD]) for batch in batches]
             self._add(self._model.encode_batch_fast(lines), counts)
         for batches, counts in _by_count(self._chunks):
             options = {"is_pretokenized": True, "add_special_tokens": False}
@@ -284,6 +291,37 @@ class TokenCounter:
         self._vector += np.bincount(every, weights, minlength=len(self._vector)).astype(np.int64)
 
 
+def count_in_windows(model: Any, word: str, *, size: int, window: int = WINDOW) -> np.ndarray:
+    """Return how often each id below size is in the encoding of a long word: (size,) int64.
+
+    Encoded whole it would take 150 bytes of memory a character. Exact all the same, see "Windows" in
+    tokenizer/bpe.py. model: a tokenizers.Tokenizer of BPE that takes the word as one. window: more characters
+    than any token has.
+    """
+
+    def encoded(start: int) -> tuple[int, Any]:
+        stop = start + window if len(word) - start > 2 * window else len(word)
+        return stop, model.encode(word[start:stop])
+
+    counts = np.zeros(size, np.int64)
+    at, (stop, found) = 0, encoded(0)
+    while stop < len(word):
+        ids, offsets = found.ids, found.offsets
+        for end in range(len(ids) - 1 - len(ids) // 16, 0, -1 - len(ids) // 16):
+            start = at + offsets[end][0]  # of the next window, inside this one
+            stop, found = encoded(start)
+            if found.ids[:1] == [ids[end]]:  # as in this window, where the two stand side by side
+                break
+            pair = model.encode(word[at + offsets[end - 1][0] : start + found.offsets[0][1]])
+            if pair.ids == [ids[end - 1], found.ids[0]]:
+                break
+        else:  # of a word that has no such place nothing is known
+            return np.bincount(model.encode(word).ids, minlength=size)
+        counts += np.bincount(ids[:end], minlength=size)
+        at = start
+    return counts + np.bincount(found.ids, minlength=size)
+
+
 def _by_count(tally: Tally) -> Iterator[tuple[list[list[str]], list[int]]]:
     """Take what was tallied; yield some batches of strings at a time, each of strings that were met equally
     often, and these counts.
@@ -294,6 +332,7 @@ def _by_count(tally: Tally) -> Iterator[tuple[list[list[str]], list[int]]]:
         return
     table = tally.take().sort_by("count")
     strings, counts = table["string"], table["count"].to_numpy()
+    del table
     ends = [*(np.flatnonzero(np.diff(counts)) + 1).tolist(), len(counts)]
     spans = [
         (at, min(at + BATCH, end))

@@ -24,7 +24,7 @@ import numpy as np
 from vocabkit.checkpoint.folder import Folder, open_folder
 from vocabkit.checkpoint.numbers import as_float32, to_bfloat16
 from vocabkit.checkpoint.shards import Tensor, read_rows, write_all
-from vocabkit.errors import UserError
+from vocabkit.errors import UserError, reading
 from vocabkit.files import Progress, keep_private, progress_bar, read_json_object
 from vocabkit.gguf.compare import compare
 from vocabkit.gguf.files import Field, NewTensor, field, import_gguf, write_gguf
@@ -91,8 +91,10 @@ def export_gguf(model: Path, out: Path, *, outtype: str | None = None) -> Path:
     vocab = read_vocab(model, source.tokenizer)
     kind = outtype or {"BF16": "bf16", "F16": "f16"}.get(source.tensors.embed[0].dtype, "f32")
     path, name = model / "config.json", model.resolve().name
-    fields = all_fields(config, vocab, path=path, name=name, kind=kind)
-    tensors = [_new_tensor(piece) for piece in _pieces(source, config, kind=kind, tokens=len(vocab.tokens))]
+    with reading(path):
+        fields = all_fields(config, vocab, path=path, name=name, kind=kind)
+        pieces = list(_pieces(source, config, kind=kind, tokens=len(vocab.tokens)))
+    tensors = [_new_tensor(piece) for piece in pieces]
     ollama = out.with_name(out.name.removesuffix(".gguf") + ".Modelfile")
     for_ollama = modelfile(out.name, vocab, model)
     _print_cut_otherwise(vocab, source.tokenizer.path)
@@ -128,8 +130,9 @@ def why_not_exported(source: Folder) -> str | None:
     try:
         config = _config(path)
         check_kind(source.tokenizer)
-        hyperparameters(config, path=path)
-    except (UserError, KeyError, TypeError) as error:
+        with reading(path):
+            hyperparameters(config, path=path)
+    except UserError as error:
         return str(error)
     return None
 

@@ -111,6 +111,8 @@ def _of_examples(row: dict[str, Any], swap: bool) -> Iterator[Sample]:
     examples, translations = row["examples"], row.get("examples_en") or []
     if not examples:
         raise BadRecord('"examples" is empty')
+    if not isinstance(translations, list):
+        raise BadRecord(f'"examples_en" is {described(translations)}, expected a list')
     if translations and len(translations) != len(examples):
         raise BadRecord(
             f'"examples" holds {len(examples)} sentences, "examples_en" {len(translations)}, expected as many'
