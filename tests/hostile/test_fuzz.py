@@ -35,7 +35,7 @@ from vocabkit.corpus.records import BadRecord, parse_rows
 from vocabkit.counts.files import read_counts
 from vocabkit.edit.extend import extend_vocab
 from vocabkit.edit.trim import trim_vocab
-from vocabkit.errors import UserError, shown
+from vocabkit.errors import UserError, one_line
 from vocabkit.files import sha256_file, write_json, write_jsonl
 from vocabkit.gguf.files import NewTensor, read_gguf, write_gguf
 from vocabkit.gguf.trim import trim_gguf
@@ -243,7 +243,7 @@ def _counts(path: Path, out: Path) -> None:
 def _similarity(path: Path, out: Path) -> None:
     findings = check_explanations(read_explanations(path), name=path)
     for finding in findings:
-        shown(finding).encode()
+        one_line(finding).encode()
 
 
 def _answers(path: Path, out: Path) -> None:
@@ -337,7 +337,7 @@ def test_damaged_files_end_in_one_line(parser, sound, tmp_path, request, capsys)
     for number in range(parser.thorough if thorough else parser.fast):
         shutil.rmtree(out, ignore_errors=True)
         out.with_suffix(".gguf").unlink(missing_ok=True)
-        seed = f"{parser.folder}/{parser.file}/{parser.read.__name__}/{number}."
+        seed = f"{parser.folder}/{parser.file}/{parser.read.__name__}/{number}.c"
         choose = random.Random(zlib.crc32(seed.encode()))
         path.write_bytes(_damage(data, sound / parser.folder / parser.file, choose))
         said = None
@@ -354,7 +354,7 @@ def test_damaged_files_end_in_one_line(parser, sound, tmp_path, request, capsys)
             raise AssertionError(f"{seed}: {type(error).__name__}: {str(error)[:200]}; see {kept}") from error
         if said is not None:
             assert path.name in said or str(folder) in said, f"{seed}: names no file: {said[:300]}"
-            assert "\n" not in said.strip() or shown(said).count("\n") == 0
+            assert "\n" not in said.strip() or one_line(said).count("\n") == 0
             assert not out.exists() and not out.with_suffix(".gguf").exists(), seed
         assert not list(tmp_path.glob("OUT*.part")), seed
     capsys.readouterr()

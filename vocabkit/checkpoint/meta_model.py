@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from vocabkit.checkpoint.hub import model_folder
 from vocabkit.checkpoint.shards import INDEX, SINGLE, Tensor, read_checkpoint, read_rows
-from vocabkit.errors import UserError, one_line
+from vocabkit.errors import UserError, is_panic, one_line
 from vocabkit.files import read_json_object
 
 
@@ -96,7 +96,9 @@ def as_user_error(folder: Path, what: str, next_step: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         reason = f"{type(error).__name__}: {one_line(error)[:300]}"
         raise UserError(f"{folder}: cannot load the {what}: {reason}; {next_step}") from error
 

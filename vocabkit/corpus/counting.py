@@ -26,7 +26,7 @@ from tqdm import tqdm
 from vocabkit.corpus.files import Source, identity, read_blocks
 from vocabkit.corpus.records import Block
 from vocabkit.corpus.workers import SHOWN, Counted, MakeCounter, Workers
-from vocabkit.errors import UserError
+from vocabkit.errors import UserError, one_line
 from vocabkit.files import read_versioned, sha256_file, write_json
 from vocabkit.outputs import new_file
 
@@ -135,7 +135,7 @@ def count(
 
     def note(text: str) -> None:
         progress.notes.append(text)
-        bar.write(f"note: {text}", file=sys.stderr)
+        bar.write(one_line(f"note: {text}"), file=sys.stderr)
 
     def take(counted: Counted) -> None:
         progress.documents += counted.documents
@@ -144,7 +144,7 @@ def count(
         progress.bad += counted.bad_count
         for example in counted.bad[: SHOWN - len(progress.bad_examples)]:
             progress.bad_examples.append(example)
-            bar.write(f"bad record: {example}", file=sys.stderr)
+            bar.write(one_line(f"bad record: {example}"), file=sys.stderr)
         check_bad(progress, max_bad=max_bad, enough=ENOUGH)
         if counted.taken is not None:
             total.absorb(counted.taken)

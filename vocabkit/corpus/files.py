@@ -45,7 +45,7 @@ from vocabkit.corpus.rows import (
     parquet_rows,
 )
 from vocabkit.corpus.streams import ARCHIVES, Notes, Stream, cut, end_of_lines, end_of_rows, end_of_text
-from vocabkit.errors import UserError
+from vocabkit.errors import UserError, one_line
 from vocabkit.files import read_json_object, regular
 
 TABLES = {PARQUET: parquet_rows, ARROW: arrow_rows}
@@ -71,7 +71,7 @@ class Source:
 
 def print_note(note: str) -> None:
     """Show a note to the person at the terminal; the default of find_sources()."""
-    print(note, file=sys.stderr)
+    print(one_line(note), file=sys.stderr)
 
 
 def find_sources(corpus: Sequence[str | Path], *, notes: Notes = print_note) -> list[Source]:

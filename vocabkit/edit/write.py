@@ -52,7 +52,10 @@ def writing(source: Folder, out: Path, *, hardlink: bool = False, resume: bool =
         checks = edit.check()
         print_checks(checks)
         if any(check.findings for check in checks):
-            raise UserError(f"{out} was not written: the checks above found differences; please report them")
+            raise UserError(
+                f"{out} was not written: the checks above found differences from {source.path}; "
+                "please report them"
+            )
         write_report(part, checks, base=source.path, model=out)
         keep_private(source.path, part)
     left_out = edit.left_out

@@ -94,7 +94,10 @@ def trim_gguf(
         checks = check_gguf(source, open_gguf(out, files.places))
         print_checks(checks)
         if any(check.findings for check in checks):
-            raise UserError(f"{out} was not written: the checks above found differences; please report them")
+            raise UserError(
+                f"{out} was not written: the checks above found differences from {source.path}; "
+                "please report them"
+            )
     print(f"{targets[0]}: written and verified; try: python3 model_chat.py {targets[0]}")
 
 

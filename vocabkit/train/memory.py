@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from vocabkit.checkpoint.record import new_rows
 from vocabkit.checkpoint.shards import Tensor, read_checkpoint
 from vocabkit.checkpoint.vocab_tensors import find_vocab_tensors
-from vocabkit.errors import UserError
+from vocabkit.errors import UserError, reading
 from vocabkit.files import read_json_object
 from vocabkit.train.options import StageOptions
 
@@ -240,7 +240,8 @@ def print_expectation(folder: Path, options: StageOptions, settings: "TrainingAr
     """Print the memory that a run on this folder is expected to take; return what it was reckoned from."""
     config, checkpoint = read_json_object(folder / "config.json"), read_checkpoint(folder)
     found = find_vocab_tensors(checkpoint)
-    sizes = model_sizes(config, checkpoint.tensors, rows=found.rows, tied=found.tied)
+    with reading(folder / "config.json"):
+        sizes = model_sizes(config, checkpoint.tensors, rows=found.rows, tied=found.tied)
     added = new_rows(folder)
     stage = stage_of(replace(sizes, new=len(added) if added else 0), options, settings)
     memory = stage.memory()

@@ -18,6 +18,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from vocabkit.checkpoint.shards import read_header
 from vocabkit.errors import UserError
 from vocabkit.models.split_rows import reshard
 from vocabkit.train.parts import Parts
@@ -147,6 +148,7 @@ class StageTrainer(transformers.Trainer):
         if self.is_fsdp_enabled:
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
         path = Path(resume_from_checkpoint) / TRAINED_FILE
+        read_header(path)  # a damaged file is said as such
         stored = load_file(path)
         trained = self.parts.trained()
         if stored.keys() != trained.keys():
