@@ -50,7 +50,7 @@ from vocabkit.verify.files import check_files
 from vocabkit.verify.rows import check_rows
 from vocabkit.verify.tokenizer import check_tokenizer
 from vocabkit.vocab.lists import read_keep
-from vocabkit.vocab.word_list import count_rows, read_dictionary, read_syllables, read_words
+from vocabkit.vocab.word_list import read_dictionary, read_list
 from vocabkit.words.explain.rows import check_explanations, read_explanations
 from vocabkit.words.explain.run import AnswerLog
 
@@ -224,9 +224,7 @@ def _keep(path: Path, out: Path) -> None:
 
 
 def _words(path: Path, out: Path) -> None:
-    count_rows(path)
-    read_words(path)
-    read_syllables(path, count=path.suffix == ".jsonl")
+    read_list(path)
 
 
 def _dictionary(path: Path, out: Path) -> None:
