@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The fused loss beside the plain one: time, memory and difference of value and gradients, on one head.
 
-    python3 benchmarks/loss.py                                # on a CPU: float32, 1,024 tokens, 95,000 rows of 896
-    python3 benchmarks/loss.py --tokens 4096 --width 1536     # on a GPU: the shapes of a 1.5B
+    python3 benchmarks/loss.py                  # on a CPU: float32, 1,024 tokens, 95,000 rows of 896
+    python3 benchmarks/loss.py --tokens 4096 --width 1536  # on a GPU: the shapes of a 1.5B
 
 Hidden states and head are random and both trained. The ways are taken in turns; time is the median, of the
 processor on a CPU and of the clock on a GPU, as shares of the plain loss. Memory is what a step holds beyond
