@@ -351,6 +351,13 @@ def list_of(folder: Path, kind: str, ids: list[int]) -> Path:
     return target
 
 
+def frame_ids(folder: Path) -> list[int]:
+    """What a chat of one message is as ids, as transformers makes them."""
+    return AutoTokenizer.from_pretrained(folder).apply_chat_template(
+        [{"role": "user", "content": "a"}], add_generation_prompt=True, return_dict=False
+    )
+
+
 @pytest.mark.parametrize("kind", ["folder", "jsonl", "txt", "json"])
 def test_each_kind_of_list_keeps_the_same_tokens(source, tmp_path, kind, capsys):
     words = (" jum", " Việ", "天气")
@@ -361,8 +368,14 @@ def test_each_kind_of_list_keeps_the_same_tokens(source, tmp_path, kind, capsys)
     assert edit["keep"]["how"] == "given" and edit["keep"]["source"] == path.name
     assert len(edit["keep"]["sha256"]) == 64
     assert edit["keep"]["requested"] == 3
-    assert edit["keep"]["always_kept"] == 256 + 4, "the bytes and the added tokens"
-    assert edit["keep"]["added_by_closure"] == edit["n_tokens"] - 260 - 3 > 0
+    around = set(frame_ids(source)) - set(range(256))
+    assert len(around) > 4, "the template writes no tokens but the added ones"
+    always = len(around | set(read_tokenizer_json(source).added.values())) + 256
+    assert edit["keep"]["always_kept"] == always, "the bytes, the added tokens, the chat template's"
+    assert edit["keep"]["added_by_closure"] == edit["n_tokens"] - always - 3 > 0
+    old_to_new = {old: new for new, old in enumerate(edit["new_to_old"])}
+    assert frame_ids(tmp_path / "out") == [old_to_new[old] for old in frame_ids(source)]
+
     for word, old in zip(words, wanted, strict=True):
         ids = AutoTokenizer.from_pretrained(tmp_path / "out")(word).input_ids
         assert [edit["new_to_old"][new] for new in ids] == [old]

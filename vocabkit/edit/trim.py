@@ -11,8 +11,10 @@ from tqdm import tqdm
 
 from vocabkit.checkpoint.folder import Folder, open_folder, without_gc
 from vocabkit.edit.write import record_of, writing
+from vocabkit.tokenizer.chat_template import frames, render_chat
+from vocabkit.tokenizer.encoder import encoded, load_encoder
 from vocabkit.vocab.lists import wanted_ids
-from vocabkit.vocab.plan import Plan, make_plan, writing_of
+from vocabkit.vocab.plan import Plan, make_plan, own_script, writing_of
 
 
 def trim_vocab(
@@ -38,7 +40,7 @@ def trim_vocab(
         plan = make_plan(
             source.tokenizer,
             ids,
-            required_ids=source.required,
+            required_ids=source.required | _chat_ids(source),
             spm_models=source.spm_models.values(),
             pad_multiple=pad_multiple,
             allow_all_bytes=allow_all_bytes,
@@ -77,7 +79,7 @@ def print_plan(source: Folder, plan: Plan, origin: dict[str, Any]) -> None:
     print(f"tokens    {tokens:>13,} → {plan.n_tokens:>13,}  ({plan.n_tokens / tokens:.1%} kept)")
     print(f"          {plan.requested:>13,} asked for")
     print(
-        f"          {plan.always_kept:>13,} always kept: bytes, special and added tokens, ids that files name"
+        f"          {plan.always_kept:>13,} always kept: bytes, added tokens, what files and the chat template name"
     )
     print(
         f"          {plan.added_by_closure:>13,} added by closure: the parts that the others are merged from"
@@ -91,3 +93,14 @@ def print_plan(source: Folder, plan: Plan, origin: dict[str, Any]) -> None:
         print(f"the list keeps tokens of {listed}: the model can still write these scripts")
     for line in writing_of(plan):
         print(line)
+
+
+def _chat_ids(source: Folder) -> set[int]:
+    """Return the ids of what the chat template writes around messages: without them, every chat would be read
+    otherwise than before.
+    """
+    texts = frames(lambda messages: render_chat(source.path, messages))
+    if not any(texts):
+        return set()
+    found = encoded(load_encoder(source.path), texts)
+    return own_script(source.tokenizer, {token_id for encoding in found for token_id in encoding.ids})

@@ -35,10 +35,11 @@ from vocabkit.gguf.files import (
     with_rows,
     write_gguf,
 )
-from vocabkit.gguf.model import MATRICES, NEW_TO_OLD, TRIMMED_FROM, GgufModel, open_gguf
+from vocabkit.gguf.model import MATRICES, NEW_TO_OLD, TRIMMED_FROM, GgufModel, load_llama, open_gguf
 from vocabkit.gguf.verify import check_gguf
 from vocabkit.gguf.vocab import (
     ADDED_SCORE,
+    CHAT_TEMPLATE,
     CONTROL,
     GGML,
     NORMAL,
@@ -50,9 +51,18 @@ from vocabkit.gguf.vocab import (
 from vocabkit.outputs import as_published, publication
 from vocabkit.text.utf8 import tail_of
 from vocabkit.tokenizer import bpe
+from vocabkit.tokenizer.chat_template import frames, render
 from vocabkit.verify.check import print_checks
 from vocabkit.vocab.lists import read_keep, wanted_ids
-from vocabkit.vocab.plan import FOREIGN, PADDING, Plan, make_plan, suppressed_ids, writing_of
+from vocabkit.vocab.plan import (
+    FOREIGN,
+    PADDING,
+    Plan,
+    make_plan,
+    own_script,
+    suppressed_ids,
+    writing_of,
+)
 
 
 def trim_gguf(
@@ -146,7 +156,7 @@ def _plan(source: GgufModel, ids: Iterable[int], *, allow_all_bytes: bool) -> Pl
     plan = make_plan(
         source.tokenizer,
         ids,
-        required_ids=kept | {at for at in named if at in source.tokenizer.tokens},
+        required_ids=kept | {at for at in named if at in source.tokenizer.tokens} | _chat_ids(source),
         spm_models=source.merge_orders(),
         pad_multiple=1,
         allow_all_bytes=allow_all_bytes,
@@ -155,6 +165,19 @@ def _plan(source: GgufModel, ids: Iterable[int], *, allow_all_bytes: bool) -> Pl
         suppressed = {**plan.suppressed, PADDING: [plan.vocab_size]}
         plan = replace(plan, vocab_size=plan.vocab_size + 1, suppressed=suppressed)
     return plan
+
+
+def _chat_ids(source: GgufModel) -> set[int]:
+    """Return the ids of what the chat template writes around messages, none without llama.cpp to cut it."""
+    template = source.value(CHAT_TEMPLATE)
+    llama = load_llama(source.path, vocab_only=True) if template else None
+    if llama is None:
+        return set()
+    ids = {name: source.value(f"{GGML}{name}_id") for name in ("bos_token", "eos_token")}
+    tokens = {name: source.tokenizer.tokens[at] for name, at in ids.items() if at in source.tokenizer.tokens}
+    texts = frames(lambda messages: render(template, [messages], tokens=tokens, where=source.path)[0])
+    found = {at for text in texts for at in llama.tokenize(text.encode(), add_bos=False, special=True)}
+    return own_script(source.tokenizer, found)
 
 
 def _trimmed(tensor: GgufTensor, plan: Plan) -> NewTensor:

@@ -4,12 +4,13 @@ Reads chat_template.jinja or tokenizer_config.json; writes nothing. render.py do
 with limits.
 """
 
+import contextlib
 import datetime
 import functools
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ CONVERSATION: list[Message] = [
     {"role": "assistant", "content": "Chào Lan! Mình là trợ lý của bạn. How can I help you today?"},
     {"role": "user", "content": "Hãy dịch câu này sang tiếng Anh: tôi yêu Việt Nam."},
 ]
+# What a template writes around messages: with a system message of its own and with one that is given. "a" is
+# a single byte, whose token every trimmed model has.
+_USER, _ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}
+FRAMES: list[list[Message]] = [[_USER, _ANSWER, _USER], [{"role": "system", "content": "a"}, _USER]]
 MAX_TEMPLATE = 1 << 20  # characters: a hundred times the longest that we have seen
 # The date that Llama 3's template takes where there is no clock: what is compared or kept must not change.
 SOME_DAY = datetime.datetime(2024, 7, 26)
@@ -76,6 +81,15 @@ def render_chat(folder: Path, messages: Sequence[Message] = CONVERSATION) -> str
     """render_chats() of one conversation."""
     texts = render_chats(folder, [messages])
     return texts[0] if texts else None
+
+
+def frames(write: Callable[[Sequence[Message]], str | None]) -> list[str]:
+    """Return FRAMES as write() renders them, without those that the template refuses."""
+    texts = []
+    for messages in FRAMES:
+        with contextlib.suppress(UserError):
+            texts.append(write(messages) or "")
+    return texts
 
 
 def check_bounds(folder: Path) -> None:

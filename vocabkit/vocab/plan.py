@@ -239,6 +239,13 @@ def derive_bans(
     )
 
 
+def own_script(
+    tokenizer: TokenizerJson, ids: Iterable[int], scripts: frozenset[str] = DEFAULT_SCRIPTS
+) -> set[int]:
+    """Return those ids whose tokens hold no whole character of a foreign script."""
+    return {token_id for token_id in ids if not _foreign_scripts(tokenizer, [token_id], scripts)}
+
+
 def round_up(count: int, multiple: int) -> int:
     """Return the least multiple that is not below count.
 
