@@ -23,7 +23,6 @@ from vocabkit.errors import UserError, run_cli
 
 if TYPE_CHECKING:
     from vocabkit.corpus.counting import Progress
-    from vocabkit.tokenizer.tokenizer_json import TokenizerJson
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -90,9 +89,7 @@ def _count(args: argparse.Namespace, model: Path, new: Path, *, work: Path) -> C
     return lambda out: print(f"{out}: {total:,} tokens of {progress.documents:,} documents")
 
 
-def _counted(
-    args: argparse.Namespace, model: Path, work: Path, tokenizer: "TokenizerJson | None" = None
-) -> "Progress":
+def _counted(args: argparse.Namespace, model: Path, work: Path) -> "Progress":
     """Count the corpus; work: the folder from which the same command goes on."""
     from vocabkit.counts.tokens import count_corpus
 
@@ -101,8 +98,7 @@ def _counted(
         from vocabkit.counts.datatrove import count_with_datatrove
 
         return count_with_datatrove(model, args.corpus, work=work / "tasks", **options)
-    options |= {"progress_file": work / "progress.json", "tokenizer": tokenizer}
-    return count_corpus(model, args.corpus, **options)
+    return count_corpus(model, args.corpus, progress_file=work / "progress.json", **options)
 
 
 def _build(args: argparse.Namespace, model: Path, new: Path, *, work: Path) -> Callable[[Path], None]:
@@ -119,7 +115,7 @@ def _build(args: argparse.Namespace, model: Path, new: Path, *, work: Path) -> C
         counted = read_tokenizer_json(local_folder(args.counts_of)) if args.counts_of else tokenizer
         counts, about = counts_made_earlier(args.counts, counted, tokenizer)
     else:
-        progress = _counted(args, model, work, tokenizer)
+        progress = _counted(args, model, work)
         counts, about = counts_about(progress, corpus=args.corpus)
     summary = build_lists(
         model,

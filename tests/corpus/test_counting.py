@@ -53,9 +53,11 @@ def corpus(tmp_path) -> list[str]:
     return [str(folder)]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_counts_equal_those_of_document_by_document(tiny, corpus, tmp_path, workers):
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_counts_equal_those_of_document_by_document(tiny, corpus, tmp_path, monkeypatch, workers):
+    """One worker by tokenizers, as for every small corpus, two by gigatoken."""
     folder = tiny("qwen").path
+    monkeypatch.setattr("vocabkit.counts.tokens.SMALL", 0 if workers == 2 else 4 << 20)
     progress = count_corpus(
         folder, corpus, progress_file=tmp_path / "p.json", workers=workers, save_every=9000
     )

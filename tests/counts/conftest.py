@@ -4,27 +4,19 @@ import functools
 from collections.abc import Callable
 
 import pytest
-from counted import (
-    Opened,
-    edited,
-    like_gpt2,
-    open_counter,
-    with_white_tokens,
-    without_phrase,
-)
+from counted import Opened, edited, like_gpt2, open_counter
 from tiny import write_tiny
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Callable[[str], Opened]:
-    """kind (SMALL) → a tiny tokenizer whose texts may be cut, and its counter; each is made once."""
+    """kind (SMALL) → a tiny tokenizer and its counter; each is made once."""
 
     @functools.cache
     def make(kind: str) -> Opened:
         path = tmp_path_factory.mktemp("small") / kind
         write_tiny(path, "qwen" if kind == "gpt2" else kind)
-        opened = edited(path, like_gpt2 if kind == "gpt2" else without_phrase)
-        return opened if kind == "t5" else edited(path, with_white_tokens)
+        return edited(path, like_gpt2) if kind == "gpt2" else open_counter(path)
 
     return make
 

@@ -2,10 +2,9 @@
 
 Reads the sources of corpus/files.py; writes a progress file every gigabyte or so. Threads read and
 decompress, one a source (decompressors release the interpreter's lock); each worker process
-(corpus/workers.py) parses blocks and counts what is in their texts with a counter of its own. A Total puts
-together what they have counted. From time to time all workers hand over, and the total is saved with the
-position that every source had reached: what was counted after it is counted again after a crash, nothing
-twice and nothing never.
+(corpus/workers.py) parses blocks and counts what is in their texts with a counter of its own. From time to
+time all workers hand over what they have counted, and the sum is saved with the position that every source
+had reached: what was counted after it is counted again after a crash, nothing twice and nothing never.
 """
 
 import contextlib
@@ -18,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from tqdm import tqdm
@@ -31,30 +30,9 @@ from vocabkit.files import read_versioned, sha256_file, write_json
 from vocabkit.outputs import new_file
 
 PROGRESS_FORMAT = ("count-progress", 1)
-SAVE_EVERY = 1 << 30  # bytes of text between two savings; each costs the encoding of all different words
+SAVE_EVERY = 1 << 30  # bytes of text between two savings; before each, the workers wait for the slowest
 
 ENOUGH = 10_000  # records before the share of bad ones means something
-
-
-class Total(Protocol):
-    """What puts together what counters have taken; take() an array or a Counter of it and begin anew."""
-
-    def absorb(self, taken: Any) -> None: ...
-    def take(self) -> Any: ...
-
-
-class Sum:
-    """The Total of counters that take a Counter."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-
-    def absorb(self, taken: Counter[str]) -> None:
-        self._counts.update(taken)
-
-    def take(self) -> Counter[str]:
-        taken, self._counts = self._counts, Counter()
-        return taken
 
 
 class _State(TypedDict):
@@ -75,7 +53,9 @@ class _Saved(TypedDict):
 
 @dataclass
 class Progress:
-    """What has been counted so far, and up to where. vector: (highest id + 1,) int64, or a Counter[str]."""
+    """What has been counted so far, and up to where. vector: (highest id + 1,) int64, or a Counter[str]; None
+    before anything is.
+    """
 
     vector: Any
     positions: list[int | None]  # of each source: where to start from, None when it is done
@@ -85,6 +65,15 @@ class Progress:
     bad: int = 0
     bad_examples: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def add(self, taken: Any) -> None:
+        """Add what a counter has taken."""
+        if self.vector is None:
+            self.vector = taken
+        elif isinstance(taken, Counter):
+            self.vector.update(taken)
+        else:
+            self.vector += taken
 
     def is_complete(self) -> bool:
         """Say whether every source is done."""
@@ -100,7 +89,6 @@ def count(
     sources: Sequence[Source],
     make_counter: MakeCounter,
     *,
-    total: Total,
     model: Path,
     what: Mapping[str, Any],
     progress_file: Path,
@@ -110,7 +98,7 @@ def count(
     max_bad: float = 0.001,
     save_every: int = SAVE_EVERY,
 ) -> Progress:
-    """Count a corpus with a counter that each worker makes; total puts their counts together.
+    """Count a corpus with a counter that each worker makes; add up what they take.
 
     progress_file: written while counting, read if it exists and continues this very run (of the tokenizer of
     this model, these sources, and of what is counted), left in place at the end (the caller removes it once
@@ -126,7 +114,7 @@ def count(
         print(f"going on from {progress_file}: {earlier.documents:,} documents counted", file=sys.stderr)
         if earlier.is_complete():
             return earlier
-    progress = earlier or Progress(total.take(), [0] * len(sources))
+    progress = earlier or Progress(None, [0] * len(sources))
     known = [source.size for source in sources]
     bar = tqdm(
         total=sum(size or 0 for size in known) if all(known) else None, unit="B", unit_scale=True,
@@ -146,16 +134,13 @@ def count(
             progress.bad_examples.append(example)
             bar.write(one_line(f"bad record: {example}"), file=sys.stderr)
         check_bad(progress, max_bad=max_bad, enough=ENOUGH)
-        if counted.taken is not None:
-            total.absorb(counted.taken)
 
     def settle() -> None:
         """Wait until every block that was handed out is counted, and collect the counts."""
         for counted in pool.finish():
             take(counted)
         for taken in pool.take():
-            total.absorb(taken)
-        progress.vector += total.take()
+            progress.add(taken)
 
     workers = processes(workers)
     with (

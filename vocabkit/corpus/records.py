@@ -73,6 +73,8 @@ def nfc_lines(text: str) -> str:
 
 def clean_text(text: str) -> str:
     """Return text as NFC; BadRecord if it cannot be written as UTF-8 (JSON and Python can hold more)."""
+    if text.isascii():
+        return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -26,15 +26,11 @@ SHOWN = 5  # bad records that are spelled out
 
 
 class CorpusCounter(ABC):
-    """What counts in a worker: add() texts; take() what was counted and begin anew, at once if full()."""
+    """What counts in a worker: add() texts; take() what was counted and begin anew."""
 
     @abstractmethod
     def add(self, texts: Sequence[str]) -> None:
         """Count these texts too."""
-
-    def full(self) -> bool:
-        """Whether memory is used up: never, where add() keeps within its bounds."""
-        return False
 
     @abstractmethod
     def take(self) -> Any:
@@ -53,7 +49,6 @@ class Counted:
     characters: int
     bad: list[str]
     bad_count: int
-    taken: Any  # what was counted so far, if the counter was full; else None
 
 
 class Workers:
@@ -166,8 +161,7 @@ def _make_counter(make_counter: MakeCounter) -> None:
 def _count_block(block: Block) -> Counted:
     texts, records, bad = parse_block(block, text_field=_field)
     _counter.add([training_lines(text) for text in texts] if _training_only else texts)
-    taken = _counter.take() if _counter.full() else None
-    return Counted(len(texts), records, sum(map(len, texts)), bad[:SHOWN], len(bad), taken)
+    return Counted(len(texts), records, sum(map(len, texts)), bad[:SHOWN], len(bad))
 
 
 def _hand_over() -> Any:

@@ -22,7 +22,7 @@ from vocabkit.corpus.counting import (
 from vocabkit.corpus.files import find_sources, read_blocks
 from vocabkit.corpus.records import parse_block
 from vocabkit.corpus.workers import SHOWN
-from vocabkit.counts.tokens import TokenCounter, merge
+from vocabkit.counts.tokens import TokenCounter, may_be_fast, merge
 from vocabkit.errors import UserError
 
 
@@ -36,7 +36,7 @@ def count_shard(model: Path, corpus: Sequence[str], work: Path, *, rank: int, te
     with contextlib.suppress(UserError):  # of another text or tokenizer: counted anew
         if load_progress(path, run):
             return
-    counter = TokenCounter(model)
+    counter = TokenCounter(model, fast=may_be_fast(model, [source]))
     for block in read_blocks(source, text_field=text_field, notes=about.notes.append):
         texts, records, bad = parse_block(block, text_field=text_field)
         counter.add(texts)

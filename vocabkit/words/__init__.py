@@ -1,3 +1,3 @@
 """Vietnamese words and syllables that are worth a token
-(may import: ground, text, tokenizer, corpus, counts, vocab, checkpoint, models, chat).
+(may import: ground, text, tokenizer, corpus, vocab, checkpoint, models, chat).
 """

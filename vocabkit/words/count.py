@@ -198,7 +198,6 @@ def count_words(
     return counting.count(
         sources,
         functools.partial(WordCounter, phrases=phrases, **limits),
-        total=counting.Sum(),
         model=model,
         what={"counts": "words", "phrases": phrases},
         workers=workers,

@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING, Any
 from vocabkit.corpus import counting
 from vocabkit.corpus.files import Source
 from vocabkit.corpus.workers import CorpusCounter
-from vocabkit.counts.cuts import find_cuts
 from vocabkit.text.languages import is_syllable
-from vocabkit.tokenizer.encoder import QWEN2, encoded
+from vocabkit.tokenizer.encoder import QWEN2, encoded, splitting_pattern
 from vocabkit.tokenizer.tokenizer_json import BYTE_LEVEL_BPE, TokenizerJson
 
 if TYPE_CHECKING:
@@ -41,10 +40,9 @@ def split_pattern(tokenizer: TokenizerJson, encoder: "Tokenizer") -> "str | PreT
     """Return what splits text into words: the tokenizer's own expression if it is known, else for byte-level
     tokenizers their own pre_tokenizer, which is slower, and for others Qwen's expression.
     """
-    cuts = find_cuts(tokenizer, encoder)
-    if cuts and cuts.words:
-        return cuts.words
-    return encoder.pre_tokenizer if tokenizer.family == BYTE_LEVEL_BPE else QWEN2
+    if tokenizer.family != BYTE_LEVEL_BPE:
+        return QWEN2
+    return splitting_pattern(tokenizer.data.get("pre_tokenizer")) or encoder.pre_tokenizer
 
 
 def _splitter(pattern: "str | PreTokenizer") -> Callable[[str], list[str]]:
@@ -99,7 +97,6 @@ def count_splits(
     return counting.count(
         sources,
         functools.partial(SplitCounter, pattern, max_words=MAX_WORDS // workers),
-        total=counting.Sum(),
         model=model,
         what={"counts": "splits", "pattern_sha256": hashlib.sha256(named.encode("utf-8")).hexdigest()},
         workers=workers,

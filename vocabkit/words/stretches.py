@@ -125,7 +125,6 @@ def count_stretches(
     return counting.count(
         sources,
         functools.partial(StretchCounter, contents),
-        total=counting.Sum(),
         model=model,
         what={"counts": "stretches", "words_sha256": words},
         **options,
