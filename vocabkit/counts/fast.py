@@ -134,26 +134,8 @@ def _probe(added: Sequence["AddedToken"], characters: Sequence[str]) -> Iterator
         yield f"a{text}b {text} 1{text}{text}.\n {text}\n{text[:-1]} {text[1:]}{text.upper()}"
         if token.lstrip or token.rstrip:
             yield "".join(f"a{space}{text}{space}" for space in spaces)
-    runs = (
-        "a",
-        "A",
-        "1",
-        " ",
-        "\n",
-        "\t",
-        " \n",
-        "\r\n",
-        ".",
-        "-",
-        "é",
-        "\u3000",
-        "ế",
-        "的",
-        "👍🏽",
-        "Việt ",
-        "▁",
-        "'s",
-    )
+    runs = ("a", "A", "1", " ", "\n", "\t", " \n", "\r\n", ".", "-", "é", "\u3000", "ế", "的", "👍🏽",
+            "Việt ", "▁", "'s")  # fmt: skip
     for run, times in itertools.product(runs, (2, 3, 4, 8, 16, 17, 65, 129, 1025)):
         yield f"x{run * times}y"
     controls = list(map(chr, range(0x21)))

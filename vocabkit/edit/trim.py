@@ -78,9 +78,7 @@ def print_plan(source: Folder, plan: Plan, origin: dict[str, Any]) -> None:
     print(f"kept list: {origin['how']}: {origin['source']}")
     print(f"tokens    {tokens:>13,} → {plan.n_tokens:>13,}  ({plan.n_tokens / tokens:.1%} kept)")
     print(f"          {plan.requested:>13,} asked for")
-    print(
-        f"          {plan.always_kept:>13,} always kept: bytes, added tokens, what files and chat template name"
-    )
+    print(f"          {plan.always_kept:>13,} always kept: bytes, added tokens, what files and template name")
     print(
         f"          {plan.added_by_closure:>13,} added by closure: the parts that the others are merged from"
     )
