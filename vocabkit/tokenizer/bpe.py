@@ -36,15 +36,6 @@ own string would then be encoded as other parts than itself; a piece of which th
 begins or ends with a new token. And a new piece is made of no other two parts than those of its merge: both
 would be the encoding of its string.
 
-Windows. Let X and Y be texts, a the last token of X's encoding, b the first of Y's. If the encoding of a +
-b is a, b, then **the encoding of X + Y is that of X and that of Y**: a word of megabytes can be encoded
-window by window. Proof. Suppose merges cross the border, and take the first, of parts l and r with rank ρ.
-Until then both sides went as they go alone, so l ends a and r begins b, and of the pairs left inside a and
-b none goes before it: in a their ranks are above ρ, in b not below. The procedure on a + b comes to the
-same state of both sides: if it went on in one of them before it had that state in the other, it would
-prefer there what the procedure on X + Y did not. In that state l and r stand side by side, and are joined
-next. But the encoding of a + b is a, b.
-
 Texts that trimming does not cover still decode to themselves: they are spelled with smaller kept pieces, in
 the worst case with bytes.
 
