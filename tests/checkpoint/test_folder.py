@@ -33,7 +33,7 @@ def test_an_opened_folder(checkpoint, tied):
 def test_a_trimmed_folder_has_a_record(checkpoint, trimmed):
     folder = open_folder(trimmed())
     assert folder.record == EditRecord.read(trimmed()) and folder.new == set()
-    assert folder.record.base_model == str(checkpoint())
+    assert folder.record.base_model == checkpoint().name
 
 
 @pytest.fixture

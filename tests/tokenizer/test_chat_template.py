@@ -131,8 +131,8 @@ def test_a_template_that_only_wants_other_messages_is_within_bounds(tmp_path):
     ("value", "reason"),
     [
         ("x" * (MAX_TEMPLATE + 1), "is 1,048,577 characters, expected"),
-        ({"default": "x"}, "is dict"),
-        ([{"name": "default", "template": 5}], "is int"),
+        ({"default": "x"}, r"is {.default.: .x.}, expected a string"),
+        ([{"name": "default", "template": 5}], "is 5, expected a string"),
     ],
 )
 def test_a_template_that_is_none_is_refused(tmp_path, value, reason):
@@ -142,7 +142,7 @@ def test_a_template_that_is_none_is_refused(tmp_path, value, reason):
 
 
 def test_the_default_one_of_several_is_taken(tmp_path):
-    several = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}, "odd", {}]
+    several = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}, {}]
     write_json(tmp_path / "tokenizer_config.json", {"chat_template": several})
     assert read_template(tmp_path) == "D"
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff")

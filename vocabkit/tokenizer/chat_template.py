@@ -51,12 +51,11 @@ def read_template(folder: Path) -> str | None:
         path = folder / "tokenizer_config.json"
         template = _settings(folder).get("chat_template")
     if isinstance(template, list):  # several templates by name
-        named = {str(e.get("name")): e.get("template") for e in template if isinstance(e, Mapping)}
+        named = {entry.get("name"): entry.get("template") for entry in template}
         template = named.get("default", next(iter(named.values()), None))
-    if template is not None and not (isinstance(template, str) and len(template) <= MAX_TEMPLATE):
-        what = f"{len(template):,} characters" if isinstance(template, str) else type(template).__name__
+    if template is not None and len(template) > MAX_TEMPLATE:
         raise UserError(
-            f"{path}: the chat template is {what}, expected a text of {MAX_TEMPLATE:,} characters at most; "
+            f"{path}: the chat template is {len(template):,} characters, expected {MAX_TEMPLATE:,} at most; "
             "download it again"
         )
     return template
