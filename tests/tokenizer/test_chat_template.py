@@ -142,7 +142,7 @@ def test_a_template_that_is_none_is_refused(tmp_path, value, reason):
 
 
 def test_the_default_one_of_several_is_taken(tmp_path):
-    several = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}, {}]
+    several = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]
     write_json(tmp_path / "tokenizer_config.json", {"chat_template": several})
     assert read_template(tmp_path) == "D"
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff")

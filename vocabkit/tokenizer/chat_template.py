@@ -51,7 +51,7 @@ def read_template(folder: Path) -> str | None:
         path = folder / "tokenizer_config.json"
         template = _settings(folder).get("chat_template")
     if isinstance(template, list):  # several templates by name
-        named = {entry.get("name"): entry.get("template") for entry in template}
+        named = {entry["name"]: entry["template"] for entry in template}
         template = named.get("default", next(iter(named.values()), None))
     if template is not None and len(template) > MAX_TEMPLATE:
         raise UserError(
