@@ -6,13 +6,17 @@ A run is a fork of this process, which knows all modules already. Linux alone: /
 import itertools
 import os
 import shutil
+import signal
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from vocabkit.errors import UserError, one_line
 
-KILLED = 9
+KILLED, PATIENCE = 9, 300  # exit status; seconds until a run that hangs is ended
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 CALLS = ("open", "mkdir", "ftruncate", "replace", "rename", "link", "unlink", "rmdir")
@@ -46,7 +50,11 @@ def in_a_fork(run: Run, place: Path, *, kill_at: int | None = None, calls: Seque
     try:
         for handle in (1, 2):
             os.dup2(os.open(os.devnull, os.O_WRONLY), handle)
+        # Threads of libraries do not live on in a fork: who waits for them waits for ever.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        sys.modules["llama_cpp"] = None  # type: ignore[assignment]  # as if it were not installed
+        torch.set_num_threads(1)
+        signal.alarm(PATIENCE)
         if kill_at is not None:
             _end_at(kill_at, place, writer, calls)
         run(place)
