@@ -170,7 +170,10 @@ def _plan(source: GgufModel, ids: Iterable[int], *, allow_all_bytes: bool) -> Pl
 def _chat_ids(source: GgufModel) -> set[int]:
     """Return the ids of what the chat template writes around messages, none without llama.cpp to cut it."""
     template = source.value(CHAT_TEMPLATE)
-    llama = load_llama(source.path, vocab_only=True) if template else None
+    try:
+        llama = load_llama(source.path, vocab_only=True) if template else None
+    except ValueError:  # it does not know this file; what is wrong with it is said elsewhere
+        return set()
     if llama is None:
         return set()
     ids = {name: source.value(f"{GGML}{name}_id") for name in ("bos_token", "eos_token")}
