@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     from vocabkit.outputs import command_line
     from vocabkit.tasks import run_task
 
-    made_by = command_line("model_edit.py", sys.argv[1:])
+    made_by = command_line("model_edit.py", sys.argv[1:] if argv is None else argv)
     return run_task(args, ALIASES.get(args.task, args.task), made_by=made_by)
 
 

@@ -250,7 +250,7 @@ CASES: dict[str, tuple[str, Callable[[Path], object], list[str]]] = {
     "header is damaged": (
         "single",
         in_header("model.safetensors", b'"dtype"', b'"dtyqe"'),
-        ["{m}/model.safetensors has no valid"],
+        ["{m}/model.safetensors: ['model.embed_tokens.weight'] has no 'dtype'"],
     ),
     "shape is damaged": (
         "single",

@@ -7,7 +7,7 @@ probability nor gradient, so zero rows stay zero, and bits per byte mean what ve
 """
 
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -129,8 +129,7 @@ class _SummedNats(torch.autograd.Function):
         for at in range(0, len(hidden), size):
             part, ids = hidden[at : at + size].to(number), wanted[at : at + size, None]
             with torch.autocast(device, enabled=False):
-                parts = [F.linear(part, w, b) for w, b in zip(weights, biases, strict=True)]  # type: ignore[arg-type]
-                logits = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+                logits = _joined(F.linear(part, w, b) for w, b in zip(weights, biases, strict=True))  # type: ignore[arg-type]
                 if softcap is not None:
                     logits = softcap * torch.tanh(logits.float() / softcap)
                 found = F.log_softmax(logits, 1, dtype=torch.float32)
@@ -140,7 +139,7 @@ class _SummedNats(torch.autograd.Function):
                 slope = found.exp_().scatter_add_(1, ids, found.new_full(ids.shape, -1))
                 if softcap is not None:
                     slope *= 1 - (logits / softcap) ** 2
-                del parts, logits
+                del logits
                 slopes = slope.to(number).split(used, 1)
                 if of_hidden is not None:
                     of_hidden[at : at + size] = sum(of @ w for of, w in zip(slopes, weights, strict=True))
@@ -159,6 +158,12 @@ class _SummedNats(torch.autograd.Function):
         of_hidden, *of_tables = (None if of is None else of.mul_(scale) for of in ctx.grads)
         del ctx.grads  # scaled in place: a second backward() must not find them
         return of_hidden, *[None] * 5, *of_tables
+
+
+def _joined(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Matrices beside each other; a single one is not copied."""
+    parts = list(parts)
+    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
 
 def _add_product(total: torch.Tensor, of: torch.Tensor, part: torch.Tensor) -> None:
