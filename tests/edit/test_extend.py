@@ -34,6 +34,7 @@ from vocabkit.tokenizer.encoder import load_encoder
 from vocabkit.tokenizer.settings import read_spm_models
 from vocabkit.tokenizer.tokenizer_json import read_tokenizer_json
 from vocabkit.verify.ladder import verify_edit
+from vocabkit.vocab import word_list
 from vocabkit.vocab.new_tokens import check_extended, make_tokens
 from vocabkit.vocab.plan import FOREIGN, PADDING, extend_plan
 
@@ -577,7 +578,7 @@ def test_a_record_of_an_unknown_format_is_refused(qwen2, tmp_path, words):
     ],
 )
 def test_dictionaries_that_cannot_be_taken(qwen2, tmp_path, words, monkeypatch, name, text, expected):
-    monkeypatch.setattr(extend, "DICTIONARY", tmp_path / "none.jsonl")
+    monkeypatch.setattr(word_list, "DICTIONARY", tmp_path / "none.jsonl")
     given = tmp_path / name if name else None
     if given:
         given.write_text(text, encoding="utf-8")

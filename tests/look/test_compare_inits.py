@@ -18,6 +18,7 @@ from vocabkit.look.compare_inits import _rows
 from vocabkit.look.inits_report import BASE, MEASURES, as_json, best_inits, in_words, table
 from vocabkit.rows.estimates import Estimate
 from vocabkit.rows.names import INITS
+from vocabkit.vocab import word_list
 
 WORDS = ["hôm nay", "Tiếng Việt", "thanh điệu"]
 LINES = [
@@ -105,9 +106,9 @@ def test_what_cannot_be_read_is_said_before_any_work(folders, tmp_path, monkeypa
 
 def test_what_cannot_be_made_is_left_out_with_its_reason(folders, monkeypatch):
     monkeypatch.setattr(compare_inits, "INITS", ("mean", "english"))
-    monkeypatch.setattr(compare_inits, "DICTIONARY", folders / "none.jsonl")
+    monkeypatch.setattr(word_list, "DICTIONARY", folders / "none.jsonl")
     printed = run(folders)
-    assert "left out: english: needs equivalents: give --dictionary FILE" in printed
+    assert "left out: english: --init english needs equivalents: give --dictionary FILE" in printed
     assert "english " not in printed.split("left out:")[0]
     with pytest.raises(UserError, match="needs equivalents: give --dictionary FILE"):
         run(folders, "--inits", "english")

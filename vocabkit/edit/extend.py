@@ -29,9 +29,8 @@ from vocabkit.tokenizer.tokenizer_json import stored_text
 from vocabkit.vocab.new_tokens import checked_encoder, make_merges, make_tokens
 from vocabkit.vocab.plan import FOREIGN, Plan, extend_plan
 from vocabkit.vocab.word_list import (
-    DICTIONARY,
     WORDS,
-    read_dictionary,
+    read_equivalents,
     read_list,
     say_left_out,
 )
@@ -73,7 +72,7 @@ def extend_vocab(
         check_new(out)
     init, texts = choose_init(init, contexts)
     taken = take_list(words, num_tokens=num_tokens, num_words=num_words, syllables=syllables)
-    known = _equivalents(dictionary, taken) if init == "english" else None
+    known = read_equivalents(dictionary, taken.words) if init == "english" else None
     with without_gc():
         source = open_folder(model, to_edit=True)
         encoder = load_encoder(model)
@@ -211,19 +210,6 @@ def take_list(
     listed = found.first(found.words, wanted[0], flag="--num_words")
     merges = found.first(found.merges, wanted[1], flag="--syllables")
     return Taken(path, listed, merges, *there, why, found.left_out)
-
-
-def _equivalents(given: Path | None, taken: Taken) -> dict[str, list[str]]:
-    """Return the dictionary for --init english; UserError if it knows none of the words."""
-    if given is None and not DICTIONARY.is_file():
-        raise UserError(
-            "--init english needs equivalents: give --dictionary FILE, English TAB Vietnamese or .jsonl"
-        )
-    file = given or DICTIONARY
-    known = read_dictionary(file)
-    if taken.words and not any(word.lower() in known for word in taken.words):
-        raise UserError(f"{file} knows none of the words of {taken.file}; give another one")
-    return known
 
 
 def _print_plan(source: Folder, plan: Plan, taken: Taken, init: str) -> None:

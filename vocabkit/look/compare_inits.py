@@ -37,7 +37,7 @@ from vocabkit.rows.make import Origin, check_base, make_rows
 from vocabkit.rows.names import INITS
 from vocabkit.tokenizer.encoder import extended, load_encoder
 from vocabkit.vocab.new_tokens import make_tokens
-from vocabkit.vocab.word_list import DICTIONARY, WORDS, read_dictionary, read_words, say_left_out
+from vocabkit.vocab.word_list import WORDS, read_equivalents, read_words, say_left_out
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -96,7 +96,7 @@ def compare_inits(
     left_out, known = {}, None
     if not inits or "english" in inits:
         try:
-            known = _dictionary(dictionary, listed)
+            known = read_equivalents(dictionary, listed)
         except UserError as error:
             if inits:
                 raise
@@ -275,15 +275,6 @@ def _taught(
         state_file=scratch / "distill.safetensors",
         seed=seed,
     )
-
-
-def _dictionary(given: Path | None, words: Sequence[str]) -> dict[str, list[str]]:
-    if given is None and not DICTIONARY.is_file():
-        raise UserError("needs equivalents: give --dictionary FILE, English TAB Vietnamese or .jsonl")
-    known = read_dictionary(given or DICTIONARY)
-    if not any(word.lower() in known for word in words):
-        raise UserError(f"{given or DICTIONARY} knows none of the words; give another --dictionary")
-    return known
 
 
 def _fingerprints(folder: Path) -> dict[str, str]:

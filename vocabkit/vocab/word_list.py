@@ -170,6 +170,22 @@ def _checked(word: object, *, where: str) -> str:
     return text
 
 
+def read_equivalents(given: Path | None, words: Sequence[str]) -> dict[str, list[str]]:
+    """Return the dictionary for rows from `english`, the bundled one if none is given; as read_dictionary().
+
+    UserError if it knows none of the words; no words, as of a list of syllables alone, ask for nothing.
+    """
+    path = given or DICTIONARY
+    if not given and not path.is_file():
+        raise UserError(
+            "--init english needs equivalents: give --dictionary FILE, English TAB Vietnamese or .jsonl"
+        )
+    known = read_dictionary(path)
+    if words and not any(word.lower() in known for word in words):
+        raise UserError(f"{path} knows none of the words; give another --dictionary")
+    return known
+
+
 def read_dictionary(path: Path) -> dict[str, list[str]]:
     """Return Vietnamese word → English equivalents, words in NFC and lower case.
 
