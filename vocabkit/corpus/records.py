@@ -143,6 +143,8 @@ def text_of_row(row: Any, text_field: str | None) -> str:
 
     >>> text_of_row({"messages": [{"role": "user", "content": "Chào"}, {"from": "gpt", "value": "Hi"}]}, None)
     'Chào\\nHi'
+    >>> text_of_row({"instruction": "Dịch", "input": "Chào", "output": "Hi"}, None)
+    'Dịch\\nChào\\nHi'
     """
     if not isinstance(row, dict):
         raise BadRecord(f"{described(row)}, expected an object")
@@ -151,6 +153,10 @@ def text_of_row(row: Any, text_field: str | None) -> str:
         return value
     fields = fields_of(text_field)
     present = [field for field in fields if field in row]
+    if not present and text_field is None and {"instruction", "output"} <= row.keys():  # Alpaca's form
+        parts = [row[name] for name in ("instruction", "input", "output") if row.get(name)]
+        if parts and all(isinstance(part, str) for part in parts):
+            return "\n".join(parts)
     if not present:
         raise BadRecord(f"no {quoted(fields)} among its fields: {quoted(row) or 'it is empty'}")
     field = next((field for field in present if row[field] is not None), present[0])
