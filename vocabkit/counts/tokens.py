@@ -52,8 +52,10 @@ class TokenCounter(CorpusCounter):
         """Count what gigatoken may encode; return the other texts."""
         others: list[str] = []
         if has_unassigned("".join(text for text in texts if not text.isascii())):
-            others = [text for text in texts if has_unassigned(text)]
-            texts = [text for text in texts if not has_unassigned(text)]
+            known: list[str] = []
+            for text in texts:
+                (others if has_unassigned(text) else known).append(text)
+            texts = known
         self._check(texts, fast)
         self._add(np.concatenate([np.zeros(0, np.uint32), *fast.ids(texts)]))
         return others

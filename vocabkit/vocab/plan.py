@@ -239,11 +239,9 @@ def derive_bans(
     )
 
 
-def own_script(
-    tokenizer: TokenizerJson, ids: Iterable[int], scripts: frozenset[str] = DEFAULT_SCRIPTS
-) -> set[int]:
+def own_script(tokenizer: TokenizerJson, ids: Iterable[int]) -> set[int]:
     """Return those ids whose tokens hold no whole character of a foreign script."""
-    return {token_id for token_id in ids if not _foreign_scripts(tokenizer, [token_id], scripts)}
+    return {token_id for token_id in ids if not _foreign_scripts(tokenizer, [token_id], DEFAULT_SCRIPTS)}
 
 
 def round_up(count: int, multiple: int) -> int:
